@@ -1,0 +1,158 @@
+//! Every way in which a call can fail, and what of it a caller is told.
+
+use std::time::Duration;
+
+use gureum_model::{Refusal, RefusalKind};
+use gureum_proto::codec::ERROR_DOMAIN;
+use gureum_store::{StoreError, WriteError};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+/// How soon a caller may try again when a peer or a store is away: a service restarts well within it.
+pub const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The input was refused; the caller is told everything.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// This service's store is away.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A peer refused or is away.
+    #[error("{peer}: {status}")]
+    Peer { peer: &'static str, status: Box<Status> },
+    /// A fault of ours: the caller gets a request id, the log the reason.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<WriteError<Refusal>> for Error {
+    fn from(error: WriteError<Refusal>) -> Self {
+        match error {
+            WriteError::Refused(refusal) => Self::Refused(refusal),
+            WriteError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl Error {
+    /// Whether the same call may succeed later without anything being changed.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => matches!(refusal.kind, RefusalKind::Unavailable | RefusalKind::Conflict),
+            Self::Store(_) => true,
+            Self::Peer { status, .. } => matches!(
+                status.code(),
+                Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted | Code::Unknown | Code::Internal
+            ),
+            Self::Internal(_) => false,
+        }
+    }
+
+    /// EC2's reason, where there is one.
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.reason.to_owned()),
+            Self::Peer { status, .. } => status.get_details_error_info().map(|info| info.reason),
+            Self::Store(_) | Self::Internal(_) => None,
+        }
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Refused(refusal) => refused(&refusal),
+            Error::Store(StoreError::Panicked) => internal("a decision panicked"),
+            Error::Store(error @ StoreError::Stopped(_)) => unavailable("Unavailable", &error.to_string()),
+            Error::Peer { peer, status } => from_peer(peer, *status),
+            Error::Internal(text) => internal(&text),
+        }
+    }
+}
+
+/// The one place where kinds become codes.
+pub fn code(kind: RefusalKind) -> Code {
+    match kind {
+        RefusalKind::Invalid => Code::InvalidArgument,
+        RefusalKind::NotFound => Code::NotFound,
+        RefusalKind::WrongState => Code::FailedPrecondition,
+        RefusalKind::Conflict => Code::Aborted,
+        RefusalKind::AlreadyExists => Code::AlreadyExists,
+        RefusalKind::Exhausted => Code::ResourceExhausted,
+        RefusalKind::Denied => Code::PermissionDenied,
+        RefusalKind::Unavailable => Code::Unavailable,
+        RefusalKind::OutOfRange => Code::OutOfRange,
+        RefusalKind::Unsupported => Code::Unimplemented,
+    }
+}
+
+/// A refusal as the caller sees it.
+pub fn refused(refusal: &Refusal) -> Status {
+    let mut details = ErrorDetails::with_error_info(refusal.reason, ERROR_DOMAIN, []);
+    if !refusal.violations.is_empty() {
+        let violations = refusal.violations.iter().map(|violation| FieldViolation::new(&violation.field, &violation.description));
+        details.set_bad_request(violations.collect::<Vec<_>>());
+    }
+    if refusal.kind == RefusalKind::Unavailable {
+        details.set_retry_info(Some(RETRY_AFTER));
+    }
+    Status::with_error_details(code(refusal.kind), refusal.message.clone(), details)
+}
+
+fn unavailable(reason: &str, text: &str) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, []);
+    details.set_retry_info(Some(RETRY_AFTER));
+    Status::with_error_details(Code::Unavailable, text, details)
+}
+
+/// A peer's refusal is the caller's answer; a peer that is away is UNAVAILABLE, whatever the transport
+/// says; a peer's fault is ours.
+fn from_peer(peer: &str, status: Status) -> Status {
+    match status.code() {
+        Code::Unavailable | Code::Cancelled | Code::Unknown if status.get_details_error_info().is_none() => {
+            unavailable("ServiceUnavailable", &format!("the {peer} service does not answer; try again"))
+        }
+        Code::Internal | Code::Unauthenticated | Code::DataLoss => internal(&format!("{peer}: {status}")),
+        _ => status,
+    }
+}
+
+fn internal(text: &str) -> Status {
+    let request = crate::context::request_id();
+    tracing::error!(request_id = %request, error = text, "a call failed by our fault");
+    let mut details = ErrorDetails::with_error_info("InternalError", ERROR_DOMAIN, []);
+    details.set_request_info(request.to_string(), "");
+    Status::with_error_details(Code::Internal, format!("an internal error occurred; request id {request}"), details)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_carries_reason_and_every_violation() {
+        let status = Status::from(Error::from(Refusal::missing("group_name")));
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let details = status.get_error_details();
+        assert_eq!(details.error_info().map(|info| info.reason.as_str()), Some("MissingParameter"));
+        let fields = details.bad_request().map(|bad| bad.field_violations.iter().map(|violation| violation.field.clone()).collect::<Vec<_>>());
+        assert_eq!(fields, Some(vec!["group_name".to_owned()]));
+    }
+
+    #[test]
+    fn a_peer_that_is_away_is_unavailable_with_a_time_to_retry() {
+        let status = Status::from(Error::Peer { peer: "security", status: Box::new(Status::unknown("transport error")) });
+        assert_eq!(status.code(), Code::Unavailable);
+        assert_eq!(status.get_details_retry_info().and_then(|info| info.retry_delay), Some(RETRY_AFTER));
+    }
+
+    #[test]
+    fn a_fault_of_ours_tells_no_secrets() {
+        let status = Status::from(Error::Internal("password 1234".into()));
+        assert_eq!(status.code(), Code::Internal);
+        assert!(!status.message().contains("1234"));
+    }
+}

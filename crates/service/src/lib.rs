@@ -1,0 +1,36 @@
+//! The scaffold on which every Gureum service stands.
+//!
+//! ```text
+//!  listener (Unix socket or mTLS)
+//!    └─ context: request id, trace, scope, deadline, panic guard, metrics      [context]
+//!         └─ codec: declared validation (crates/proto)
+//!              └─ handler: scope → parse → decide → commit → convert           [mutate, watch]
+//!                   └─ store (crates/store), peers                             [peer]
+//!  reconcile loops                                                             [reconcile]
+//! ```
+//!
+//! A service opens a [`Service`], hands it its tonic servers, and is served with health, reflection,
+//! metrics, graceful shutdown and everything above. Nothing here is global to the process, so that many
+//! services, and many regions, can share one.
+
+pub mod clock;
+pub mod config;
+pub mod context;
+pub mod error;
+pub mod metrics;
+pub mod mutate;
+pub mod peer;
+pub mod reconcile;
+pub mod server;
+pub mod telemetry;
+pub mod wire;
+pub mod watch;
+
+pub use clock::Clock;
+pub use config::{Listen, ServiceConfig};
+pub use context::{RequestContext, scope};
+pub use error::Error;
+pub use mutate::{Answer, mutate};
+pub use peer::Peer;
+pub use server::{Service, StartError};
+pub use tokio_util::sync::CancellationToken;

@@ -1,0 +1,168 @@
+//! Calls to peers: over a Unix socket or mTLS, with the caller's scope, trace and what is left of its
+//! deadline.
+
+use std::{
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::{FutureExt, future::BoxFuture};
+use http::{HeaderValue, Request, Response, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tonic::{
+    Status,
+    body::Body,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+};
+use tower::Service;
+
+use crate::{
+    clock::monotonic,
+    config::{Listen, TlsConfig},
+    context::{ACCOUNT_HEADER, REGION_HEADER, REQUEST_ID_HEADER, TRACEPARENT_HEADER, current, format_timeout},
+    error::Error,
+};
+
+/// Time a connection may take. Peers are on this host or near it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time kept back from the caller's deadline, so that the answer about a late peer still arrives.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(20);
+
+/// A peer service. Clones share its connection, which is made at the first call and again whenever it
+/// was lost.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    name: &'static str,
+    channel: Channel,
+}
+
+/// Why a peer's address cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerError {
+    #[error("the address of the peer \"{0}\" is not configured: set peers.{0}")]
+    Missing(&'static str),
+    #[error("reading {}", path.display())]
+    Certificate {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the address of the peer \"{name}\" cannot be used")]
+    Address {
+        name: &'static str,
+        #[source]
+        source: tonic::transport::Error,
+    },
+}
+
+impl Peer {
+    /// A peer at an address. Nothing is connected yet.
+    pub fn new(name: &'static str, address: &Listen, tls: Option<&TlsConfig>) -> Result<Self, PeerError> {
+        let invalid = |source| PeerError::Address { name, source };
+        let channel = match address {
+            Listen::Unix(path) => {
+                let path = Arc::new(path.clone());
+                // The address of an HTTP request needs a host; a Unix socket has none.
+                let endpoint = Endpoint::from_static("http://gureum").connect_timeout(CONNECT_TIMEOUT);
+                endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+                    let path = path.clone();
+                    async move { UnixStream::connect(&*path).await.map(TokioIo::new) }
+                }))
+            }
+            Listen::Tcp(address) => {
+                let mut endpoint = Endpoint::from_shared(format!("https://{address}")).map_err(invalid)?.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+                if let Some(tls) = tls {
+                    endpoint = endpoint.tls_config(client_tls(tls)?).map_err(invalid)?;
+                }
+                endpoint.connect_lazy()
+            }
+        };
+        Ok(Self { name, channel })
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The channel for a generated client: `SecurityPeerServiceClient::new(peer.channel())`.
+    pub fn channel(&self) -> PeerChannel {
+        PeerChannel { channel: self.channel.clone() }
+    }
+
+    /// Turns a peer's status into this service's error.
+    pub fn error(&self, status: Status) -> Error {
+        Error::Peer { peer: self.name, status: Box::new(status) }
+    }
+}
+
+fn client_tls(tls: &TlsConfig) -> Result<ClientTlsConfig, PeerError> {
+    Ok(ClientTlsConfig::new()
+        .domain_name(&tls.server_name)
+        .ca_certificate(Certificate::from_pem(read(&tls.authority)?))
+        .identity(Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?)))
+}
+
+pub(crate) fn read(path: &PathBuf) -> Result<Vec<u8>, PeerError> {
+    std::fs::read(path).map_err(|source| PeerError::Certificate { path: path.clone(), source })
+}
+
+/// A channel that adds what the current call carries.
+#[derive(Debug, Clone)]
+pub struct PeerChannel {
+    channel: Channel,
+}
+
+impl Service<Request<Body>> for PeerChannel {
+    type Response = Response<Body>;
+    type Error = Status;
+    type Future = BoxFuture<'static, Result<Response<Body>, Status>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Pin::new(&mut self.channel).poll_ready(cx).map_err(away)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let deadline = carry(&mut request);
+        let call = self.channel.call(request);
+        async move {
+            match deadline {
+                None => call.await.map_err(away),
+                Some(deadline) => match tokio::time::timeout_at(deadline.into(), call).await {
+                    Ok(answered) => answered.map_err(away),
+                    Err(_elapsed) => Err(Status::deadline_exceeded("the peer did not answer within the caller's deadline")),
+                },
+            }
+        }
+        .boxed()
+    }
+}
+
+fn away(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Status {
+    let error = error.into();
+    tracing::debug!(error = &*error as &dyn std::error::Error, "a peer is away");
+    Status::unavailable("the peer does not answer")
+}
+
+/// Writes the current call's context into the request, and answers by when an answer is due.
+fn carry(request: &mut Request<Body>) -> Option<std::time::Instant> {
+    let context = current()?;
+    let left = context.deadline.saturating_duration_since(monotonic()).saturating_sub(DEADLINE_MARGIN);
+    let headers = request.headers_mut();
+    for (name, value) in [
+        (ACCOUNT_HEADER, context.scope.account.to_string()),
+        (REGION_HEADER, context.scope.region.to_string()),
+        (REQUEST_ID_HEADER, context.request_id.to_string()),
+        (TRACEPARENT_HEADER, context.traceparent.to_string()),
+        ("grpc-timeout", format_timeout(left)),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
+    Some(monotonic() + left)
+}

@@ -1,0 +1,235 @@
+//! A service as a whole: opened, served, drained.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::routing::get;
+use gureum_model::IdSource;
+use gureum_store::{DurableEngine, EngineError, MemoryEngine, Options, Store, Tables};
+use prometheus_client::registry::Registry;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{
+    service::Routes,
+    transport::{Certificate, Identity, Server, ServerTlsConfig, server::Router},
+};
+
+use crate::{
+    clock::Clock,
+    config::{Listen, ServiceConfig, TlsConfig},
+    context::ContextLayer,
+    metrics::{CallMetrics, render},
+    peer::{Peer, PeerError, read},
+};
+
+/// Streams that one connection may have at once. The gateway multiplexes its callers over few
+/// connections; beyond this it opens another or waits.
+const MAX_STREAMS_PER_CONNECTION: u32 = 4_096;
+
+/// How often a quiet connection is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+type LayeredRouter = Router<tower::layer::util::Stack<ContextLayer, tower::layer::util::Identity>>;
+
+/// Why a service cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("opening the store")]
+    Store(#[from] EngineError),
+    #[error("a thread that opens the store ended early")]
+    StoreThread,
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    #[error("listening on {listen}")]
+    Listen {
+        listen: Listen,
+        #[source]
+        source: io::Error,
+    },
+    #[error("setting up reflection")]
+    Reflection(#[source] tonic_reflection::server::Error),
+    #[error("serving")]
+    Serve(#[source] tonic::transport::Error),
+    #[error("the store has stopped: {0}")]
+    StoreStopped(Arc<str>),
+    #[error("the setting {name} is not usable: {reason}")]
+    Setting { name: &'static str, reason: String },
+}
+
+/// A service that is about to be served: its store, its clock, its peers, its background work.
+pub struct Service<T: Tables> {
+    pub name: &'static str,
+    pub store: Store<T>,
+    pub clock: Clock,
+    pub ids: Arc<IdSource>,
+    /// Cancelled when the service is told to stop.
+    pub shutdown: CancellationToken,
+    /// Where background work runs; it is waited for at the end.
+    pub tasks: TaskTracker,
+    pub metrics: Registry,
+    listen: Listen,
+    peers: BTreeMap<String, Listen>,
+    tls: Option<TlsConfig>,
+    drain_timeout: Duration,
+    max_message_bytes: usize,
+}
+
+impl<T: Tables> Service<T> {
+    /// Opens the store, which reads everything that is in it, and prepares the rest.
+    pub async fn open<S>(name: &'static str, config: &ServiceConfig<S>, shutdown: CancellationToken) -> Result<Self, StartError> {
+        let clock = Clock::new(config.clock.setting, config.clock.origin);
+        let (directory, store_clock) = (config.store.directory.clone(), clock.clone());
+        let options = Options { name: name.to_owned(), now: Box::new(move || store_clock.now()) };
+        let open = move || match directory {
+            Some(directory) => Store::open(DurableEngine::open(&directory)?, options),
+            None => Store::open(MemoryEngine, options),
+        };
+        let store = tokio::task::spawn_blocking(open).await.map_err(|_| StartError::StoreThread)??;
+        Ok(Self {
+            name,
+            store,
+            clock,
+            ids: Arc::new(IdSource::random()),
+            shutdown,
+            tasks: TaskTracker::new(),
+            metrics: Registry::default(),
+            listen: config.listen.clone(),
+            peers: config.peers.clone(),
+            tls: config.tls.clone(),
+            drain_timeout: Duration::from_millis(config.drain_timeout_ms),
+            max_message_bytes: config.max_message_bytes,
+        })
+    }
+
+    /// A peer by name, as configured.
+    pub fn peer(&self, name: &'static str) -> Result<Peer, StartError> {
+        let address = self.peers.get(name).ok_or(PeerError::Missing(name))?;
+        Ok(Peer::new(name, address, self.tls.as_ref())?)
+    }
+
+    /// Runs background work until it ends or the service stops.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = work => {}
+                () = shutdown.cancelled() => {}
+            }
+        });
+    }
+
+    /// The largest message that a generated server should accept.
+    pub fn max_message_bytes(&self) -> usize {
+        self.max_message_bytes
+    }
+
+    /// Serves until told to stop, then lets calls under way end. An error if the store stops first.
+    ///
+    /// `ready` is told once the socket accepts.
+    pub async fn serve(mut self, routes: Routes, ready: impl FnOnce() + Send) -> Result<(), StartError> {
+        let calls = CallMetrics::new(&mut self.metrics);
+        let registry = Arc::new(std::mem::take(&mut self.metrics));
+        let router = self.router(routes, calls, registry).await?;
+        let draining = self.shutdown.clone();
+        let stop = async move { draining.cancelled().await };
+        let served = match &self.listen {
+            Listen::Unix(path) => {
+                let listener = bind_unix(path).map_err(|source| StartError::Listen { listen: self.listen.clone(), source })?;
+                ready();
+                futures::future::Either::Left(router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop))
+            }
+            Listen::Tcp(address) => {
+                let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { listen: self.listen.clone(), source })?;
+                ready();
+                futures::future::Either::Right(router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop))
+            }
+        };
+        tracing::info!(service = self.name, listen = %self.listen, "serving");
+        let outcome = tokio::select! {
+            served = with_patience(served, &self.shutdown, self.drain_timeout) => served,
+            reason = self.store.stopped() => Err(StartError::StoreStopped(reason)),
+        };
+        self.shutdown.cancel();
+        self.tasks.close();
+        // Background work is cancelled at its next await, so this ends; the bound is for what blocks.
+        let _ = tokio::time::timeout(self.drain_timeout, self.tasks.wait()).await;
+        outcome
+    }
+
+    async fn router(&self, routes: Routes, calls: CallMetrics, registry: Arc<Registry>) -> Result<LayeredRouter, StartError> {
+        let (reporter, health) = tonic_health::server::health_reporter();
+        reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            shutdown.cancelled().await;
+            // Whoever balances over us looks elsewhere while we drain.
+            reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+        });
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(gureum_proto::DESCRIPTORS)
+            .build_v1()
+            .map_err(StartError::Reflection)?;
+        let page = get(move || async move { render(&registry) });
+        let routes = Routes::from(routes.add_service(health).add_service(reflection).into_axum_router().route("/metrics", page));
+        let mut server = Server::builder()
+            .accept_http1(true)
+            .max_concurrent_streams(Some(MAX_STREAMS_PER_CONNECTION))
+            .http2_keepalive_interval(Some(KEEPALIVE));
+        if let (Listen::Tcp(_), Some(tls)) = (&self.listen, &self.tls) {
+            server = server.tls_config(server_tls(tls)?).map_err(StartError::Serve)?;
+        }
+        Ok(server.layer(ContextLayer { service: self.name, ids: self.ids.clone(), metrics: calls }).add_routes(routes))
+    }
+}
+
+/// Ends with what is served, or when it has been draining for too long.
+async fn with_patience(served: impl Future<Output = Result<(), tonic::transport::Error>>, shutdown: &CancellationToken, patience: Duration) -> Result<(), StartError> {
+    let too_long = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(patience).await;
+    };
+    tokio::select! {
+        served = served => served.map_err(StartError::Serve),
+        () = too_long => {
+            tracing::warn!(patience_ms = patience.as_millis() as u64, "calls were still under way when the time to drain was over");
+            Ok(())
+        }
+    }
+}
+
+fn server_tls(tls: &TlsConfig) -> Result<ServerTlsConfig, StartError> {
+    Ok(ServerTlsConfig::new()
+        .identity(Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?))
+        .client_ca_root(Certificate::from_pem(read(&tls.authority)?))
+        .client_auth_optional(false))
+}
+
+/// Listens on a socket that this user alone can open, in place of one that a dead process left.
+pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves this socket"));
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    // Nobody may connect between bind and chmod: the socket is made under a name of its own, closed
+    // to others, and only then gets its real name.
+    let private: PathBuf = path.with_extension(format!("{}.new", std::process::id()));
+    let _ = std::fs::remove_file(&private);
+    let listener = UnixListener::bind(&private)?;
+    std::fs::set_permissions(&private, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&private, path)?;
+    Ok(listener)
+}

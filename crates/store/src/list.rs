@@ -1,0 +1,94 @@
+//! Lists: paged, filtered, in the order of the keys, from an index where a filter has one.
+
+use std::{borrow::Cow, sync::Arc};
+
+use gureum_model::{Filterable, Filters, PageRequest, Refusal, Scope};
+
+use crate::table::{Record, Row, Table};
+
+/// A record that users list.
+///
+/// Its key must be [`Listed::list_key`] and its `index` must call [`Listed::index_filters`].
+pub trait Listed: Record + Filterable {
+    /// Filters that an index answers: what is asked for most, and tells resources apart best.
+    const INDEXED_FILTERS: &'static [&'static str] = &[];
+
+    fn scope(&self) -> &Scope;
+
+    /// The key of a resource: its scope, then its id, so that one scope's rows stand together and no
+    /// id ever leads into another account.
+    fn list_key(scope: &Scope, id: impl std::fmt::Display) -> String
+    where
+        Self: Sized,
+    {
+        format!("{scope}/{id}")
+    }
+
+    /// Index entries for the filters, tags included.
+    fn index_filters(&self, add: &mut dyn FnMut(&'static str, String)) {
+        let scope = self.scope();
+        for name in Self::INDEXED_FILTERS {
+            for value in self.filter_values(name) {
+                add(name, format!("{scope}/{value}"));
+            }
+        }
+        for (key, value) in self.filter_tags().into_iter().flat_map(|tags| &tags.0) {
+            add(TAG_INDEX, format!("{scope}/{key}={value}"));
+        }
+    }
+}
+
+const TAG_INDEX: &str = "tag:";
+
+/// One page of the scope's rows that pass the filters, and the token of the next page.
+///
+/// With an exact value for an indexed filter, the work is in proportion to what that filter finds.
+pub fn list<R: Listed>(table: &Table<R>, scope: &Scope, filters: &Filters, page: &PageRequest) -> (Vec<Arc<Row<R>>>, String) {
+    let after = page.after.as_deref();
+    let wanted = page.size + 1;
+    let rows: Vec<Arc<Row<R>>> = match best_index(scope, filters, R::INDEXED_FILTERS) {
+        Some((index, values)) => {
+            let mut rows: Vec<_> = values
+                .iter()
+                .flat_map(|value| table.find_after(index, value, after).filter(|row| filters.pass(&row.record)).take(wanted))
+                .cloned()
+                .collect();
+            rows.sort_by_cached_key(|row| row.record.key());
+            rows.dedup_by(|one, other| Arc::ptr_eq(one, other));
+            rows.truncate(wanted);
+            rows
+        }
+        None => {
+            let prefix = format!("{scope}/");
+            table.scan(&prefix, after).filter(|row| filters.pass(&row.record)).take(wanted).cloned().collect()
+        }
+    };
+    page.cut(rows, |row| row.record.key())
+}
+
+fn best_index(scope: &Scope, filters: &Filters, indexed: &'static [&'static str]) -> Option<(&'static str, Vec<String>)> {
+    let by_name = indexed.iter().find_map(|name| {
+        let values = filters.exact(name)?;
+        Some((*name, values.iter().map(|value| format!("{scope}/{value}")).collect()))
+    });
+    by_name.or_else(|| {
+        filters.iter().find_map(|filter| {
+            let key = filter.name.strip_prefix("tag:")?;
+            let values = filters.exact(&filter.name)?;
+            Some((TAG_INDEX, values.iter().map(|value| format!("{scope}/{key}={value}")).collect()))
+        })
+    })
+}
+
+/// The rows with these ids, in the order of their keys; the first that does not exist is refused.
+pub fn get_all<R: Listed, I: gureum_model::id::ResourceId>(table: &Table<R>, scope: &Scope, ids: &[I]) -> Result<Vec<Arc<Row<R>>>, Refusal> {
+    let mut keys: Vec<(String, I)> = ids.iter().map(|id| (R::list_key(scope, id), *id)).collect();
+    keys.sort();
+    keys.dedup();
+    keys.into_iter().map(|(key, id)| table.get(&key).cloned().ok_or_else(|| Refusal::not_found(id))).collect()
+}
+
+/// A value that an index or filter takes.
+pub fn text<'a>(value: impl ToString) -> Cow<'a, str> {
+    Cow::Owned(value.to_string())
+}

@@ -1,0 +1,356 @@
+//! The store: one writer thread that groups what waits, and snapshots for readers.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread,
+};
+
+use arc_swap::ArcSwap;
+use gureum_model::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{
+    engine::{Change, Engine, EngineError, Group, Snapshot},
+    outbox::{OutboxEvent, sequence_key},
+    schema::Tables,
+    table::{Record, Table},
+    token::TokenRecord,
+    transaction::Transaction,
+};
+
+/// Writes that may wait. Beyond it callers wait for a place, so a slow disk slows them down instead
+/// of filling memory.
+const QUEUE: usize = 1024;
+
+/// Writes that become durable by one sync at most. With more, the first would wait for the decisions
+/// of too many others.
+const GROUP_WRITES: usize = 512;
+
+/// Bytes of a group at which no more writes join it.
+const GROUP_BYTES: usize = 4 << 20;
+
+/// Everything that a store holds at one revision. A clone costs nothing.
+#[derive(Debug, Clone, Default)]
+pub struct State<T> {
+    /// The service's own tables.
+    pub tables: T,
+    pub(crate) outbox: Table<OutboxEvent>,
+    pub(crate) tokens: Table<TokenRecord>,
+    pub(crate) revision: u64,
+    pub(crate) sequence: u64,
+}
+
+impl<T> std::ops::Deref for State<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.tables
+    }
+}
+
+impl<T: Tables> State<T> {
+    /// Grows with every commit.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The sequence of the last event.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The lowest `after` for which no event is missing.
+    pub fn oldest_after(&self) -> u64 {
+        self.outbox.iter().next().map_or(self.sequence, |event| event.sequence - 1)
+    }
+
+    /// Events after a sequence, in order.
+    pub fn events_after(&self, sequence: u64) -> impl Iterator<Item = &OutboxEvent> {
+        self.outbox.scan("", Some(&sequence_key(sequence))).map(|row| &row.record)
+    }
+
+    fn load(&mut self, change: &Change, revision: u64) -> Result<(), EngineError> {
+        let (key, value) = (change.key.as_str(), change.value.as_deref());
+        match change.table.as_str() {
+            OutboxEvent::TABLE => self.outbox.load(key, value, revision),
+            TokenRecord::TABLE => self.tokens.load(key, value, revision),
+            table => self.tables.load(table, key, value, revision),
+        }
+    }
+}
+
+impl<T: Tables> Snapshot for State<T> {
+    fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    fn for_each(&self, entry: &mut dyn FnMut(&str, &str, Vec<u8>) -> Result<(), EngineError>) -> Result<(), EngineError> {
+        self.outbox.dump(entry)?;
+        self.tokens.dump(entry)?;
+        self.tables.dump(entry)
+    }
+}
+
+/// Why the store cannot answer. A service that sees [`StoreError::Stopped`] ends.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    #[error("the store has stopped: {0}")]
+    Stopped(Arc<str>),
+    #[error("a decision panicked; nothing of it was written")]
+    Panicked,
+}
+
+/// Why a write did not happen.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError<E> {
+    /// The decision refused.
+    #[error("{0}")]
+    Refused(E),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// How a store is opened.
+pub struct Options {
+    /// Name of the writer thread.
+    pub name: String,
+    /// Domain time.
+    pub now: Box<dyn Fn() -> Timestamp + Send>,
+}
+
+type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+type Job<T> = Box<dyn FnOnce(&mut Transaction<'_, T>) -> Decided + Send>;
+
+struct Decided {
+    accepted: bool,
+    answer: Answer,
+}
+
+struct Queued<T> {
+    job: Job<T>,
+    /// Answers in the job's place if it panics.
+    panicked: Answer,
+}
+
+/// A service's store. Clones share it; the writer ends when the last one is dropped.
+pub struct Store<T> {
+    published: Arc<ArcSwap<State<T>>>,
+    queue: mpsc::Sender<Queued<T>>,
+    sequence: watch::Receiver<u64>,
+    stopped: watch::Receiver<Option<Arc<str>>>,
+}
+
+impl<T> Clone for Store<T> {
+    fn clone(&self) -> Self {
+        Self {
+            published: self.published.clone(),
+            queue: self.queue.clone(),
+            sequence: self.sequence.clone(),
+            stopped: self.stopped.clone(),
+        }
+    }
+}
+
+impl<T: Tables> Store<T> {
+    /// Loads everything that the engine holds and starts the writer. Blocks while it reads.
+    pub fn open(mut engine: impl Engine, options: Options) -> Result<Self, EngineError> {
+        let mut state = State::<T>::default();
+        let loaded = engine.load(&mut |change| state.load(&change, 0))?;
+        state.revision = loaded.revision;
+        state.sequence = loaded.sequence;
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        let (sequence_sender, sequence) = watch::channel(state.sequence);
+        let (stopped_sender, stopped) = watch::channel(None);
+        let published = Arc::new(ArcSwap::from_pointee(state.clone()));
+        let writer = Writer {
+            engine,
+            state,
+            jobs,
+            published: published.clone(),
+            sequence: sequence_sender,
+            now: options.now,
+            last: Timestamp::EPOCH,
+        };
+        thread::Builder::new()
+            .name(format!("{}-store", options.name))
+            .spawn(move || writer.run(&stopped_sender))
+            .map_err(|source| EngineError::Io { operation: "start the writer thread", path: options.name.into(), source })?;
+        Ok(Self { published, queue, sequence, stopped })
+    }
+
+    /// Everything as it is now: what is durable, nothing else.
+    pub fn read(&self) -> Arc<State<T>> {
+        self.published.load_full()
+    }
+
+    /// Runs a decision, makes what it staged durable, and answers.
+    ///
+    /// The decision runs on the writer thread, alone: it must not block and must not take long.
+    pub async fn write<R, E>(&self, decide: impl FnOnce(&mut Transaction<'_, T>) -> Result<R, E> + Send + 'static) -> Result<R, WriteError<E>>
+    where
+        R: Send + 'static,
+        E: Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let (panic_sender, panicked) = oneshot::channel();
+        let job: Job<T> = Box::new(move |transaction| {
+            let result = decide(transaction);
+            Decided {
+                accepted: result.is_ok(),
+                answer: Box::new(move |durable| {
+                    // A caller who has gone needs no answer.
+                    let _ = sender.send(durable.map(|()| result));
+                }),
+            }
+        });
+        let panicked_answer: Answer = Box::new(move |result| {
+            let _ = panic_sender.send(result);
+        });
+        if self.queue.send(Queued { job, panicked: panicked_answer }).await.is_err() {
+            return Err(self.stop_reason().into());
+        }
+        match receiver.await {
+            Ok(Ok(Ok(value))) => Ok(value),
+            Ok(Ok(Err(refusal))) => Err(WriteError::Refused(refusal)),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => match panicked.await {
+                Ok(Err(error)) => Err(error.into()),
+                Ok(Ok(())) | Err(_) => Err(self.stop_reason().into()),
+            },
+        }
+    }
+
+    /// The sequence of the last durable event, and how it grows.
+    pub fn sequence(&self) -> watch::Receiver<u64> {
+        self.sequence.clone()
+    }
+
+    /// Ends when the store has stopped, with the reason. A service that sees it must end too.
+    pub async fn stopped(&self) -> Arc<str> {
+        let mut stopped = self.stopped.clone();
+        match stopped.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_else(|| "the writer ended".into()),
+            Err(_) => "the writer ended".into(),
+        }
+    }
+
+    fn stop_reason(&self) -> StoreError {
+        StoreError::Stopped(self.stopped.borrow().clone().unwrap_or_else(|| "the writer ended".into()))
+    }
+}
+
+struct Writer<T, E> {
+    engine: E,
+    /// The published state and what the group in the making adds to it.
+    state: State<T>,
+    jobs: mpsc::Receiver<Queued<T>>,
+    published: Arc<ArcSwap<State<T>>>,
+    sequence: watch::Sender<u64>,
+    now: Box<dyn Fn() -> Timestamp + Send>,
+    last: Timestamp,
+}
+
+impl<T: Tables, E: Engine> Writer<T, E> {
+    fn run(mut self, stopped: &watch::Sender<Option<Arc<str>>>) {
+        while let Some(first) = self.jobs.blocking_recv() {
+            let mut group = Group::default();
+            let mut answers = Vec::new();
+            let (mut bytes, mut next) = (0, Some(first));
+            while let Some(queued) = next.take() {
+                bytes += self.decide(queued, &mut group, &mut answers);
+                if answers.len() < GROUP_WRITES && bytes < GROUP_BYTES {
+                    next = self.jobs.try_recv().ok();
+                }
+            }
+            if let Err(error) = self.commit(group) {
+                let reason: Arc<str> = Arc::from(full_text(&error));
+                tracing::error!(error = &*reason, "the store stops: nothing more can be made durable");
+                stopped.send_replace(Some(reason.clone()));
+                self.jobs.close();
+                for answer in answers {
+                    answer(Err(StoreError::Stopped(reason.clone())));
+                }
+                return;
+            }
+            for answer in answers {
+                answer(Ok(()));
+            }
+        }
+    }
+
+    /// Runs one decision on a copy of the state, which is kept if the decision accepts. Answers the
+    /// bytes that it adds to the group.
+    fn decide(&mut self, queued: Queued<T>, group: &mut Group, answers: &mut Vec<Answer>) -> usize {
+        let mut next = self.state.clone();
+        next.revision += 1;
+        // Clocks may be set back; what a user sees must not.
+        self.last = self.last.max((self.now)());
+        let Queued { job, panicked } = queued;
+        let now = self.last;
+        // The copy is dropped after a panic, so nothing half-done is ever seen.
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            let mut transaction = Transaction::new(&mut next, now);
+            let decided = job(&mut transaction);
+            (decided, transaction.finish())
+        }));
+        match ran {
+            Ok((Decided { accepted: true, answer }, Ok(changes))) => {
+                let bytes = changes.iter().map(|change| change.key.len() + change.value.as_ref().map_or(0, Vec::len)).sum();
+                if !changes.is_empty() {
+                    group.changes.extend(changes);
+                    self.state = next;
+                }
+                answers.push(answer);
+                bytes
+            }
+            Ok((Decided { accepted: false, answer }, _)) => {
+                answers.push(answer);
+                0
+            }
+            Ok((Decided { answer, .. }, Err(error))) => {
+                tracing::error!(error = full_text(&error), "a row could not be encoded; its write was dropped");
+                answers.push(Box::new(move |_| answer(Err(StoreError::Panicked))));
+                0
+            }
+            Err(_) => {
+                answers.push(Box::new(move |_| panicked(Err(StoreError::Panicked))));
+                0
+            }
+        }
+    }
+
+    fn commit(&mut self, mut group: Group) -> Result<(), EngineError> {
+        if group.changes.is_empty() {
+            return Ok(());
+        }
+        group.revision = self.state.revision;
+        group.sequence = self.state.sequence;
+        self.engine.append(&group)?;
+        self.published.store(Arc::new(self.state.clone()));
+        self.sequence.send_if_modified(|sequence| {
+            let grown = *sequence != group.sequence;
+            *sequence = group.sequence;
+            grown
+        });
+        if self.engine.wants_checkpoint() {
+            self.engine.checkpoint(Box::new(self.state.clone()))?;
+        }
+        Ok(())
+    }
+}
+
+/// An error and its causes.
+fn full_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,210 @@
+//! Typed tables in memory: rows by key, and the secondary indexes that lists need.
+
+use std::{fmt::Debug, ops::Bound, sync::Arc};
+
+use imbl::{OrdMap, OrdSet};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::engine::EngineError;
+
+/// What a table holds.
+pub trait Record: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static {
+    /// The table's name on disk. Never changes.
+    const TABLE: &'static str;
+
+    /// Version of the stored form. A field may be added with `#[serde(default)]` without a new one;
+    /// anything else raises it, and [`Record::upgrade`] reads the older ones.
+    const FORMAT: u16 = 1;
+
+    /// The row's key, unique in its table. Lists are in its order.
+    fn key(&self) -> String;
+
+    /// Names the row in secondary indexes: `add(index, value)`, any number of times.
+    fn index(&self, add: &mut dyn FnMut(&'static str, String)) {
+        let _ = add;
+    }
+
+    /// Reads a stored form older than [`Record::FORMAT`].
+    fn upgrade(format: u16, bytes: &[u8]) -> Result<Self, String> {
+        let _ = bytes;
+        Err(format!("format {format} is not one that this version reads"))
+    }
+}
+
+/// A record and when it was last written.
+#[derive(Debug)]
+pub struct Row<R> {
+    /// The store's revision that wrote it.
+    pub revision: u64,
+    pub record: R,
+}
+
+impl<R> std::ops::Deref for Row<R> {
+    type Target = R;
+
+    fn deref(&self) -> &R {
+        &self.record
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct IndexEntry {
+    index: &'static str,
+    value: Arc<str>,
+    key: Arc<str>,
+}
+
+/// Rows by key, with indexes. A clone is a snapshot and costs nothing.
+#[derive(Debug)]
+pub struct Table<R> {
+    rows: OrdMap<Arc<str>, Arc<Row<R>>>,
+    indexes: OrdSet<IndexEntry>,
+}
+
+impl<R> Clone for Table<R> {
+    fn clone(&self) -> Self {
+        Self { rows: self.rows.clone(), indexes: self.indexes.clone() }
+    }
+}
+
+impl<R> Default for Table<R> {
+    fn default() -> Self {
+        Self { rows: OrdMap::new(), indexes: OrdSet::new() }
+    }
+}
+
+impl<R: Record> Table<R> {
+    /// The row with this key.
+    pub fn get(&self, key: &str) -> Option<&Arc<Row<R>>> {
+        self.rows.get(key)
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// All rows, in the order of their keys.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Row<R>>> {
+        self.rows.values()
+    }
+
+    /// Rows whose key begins with `prefix` and is greater than `after`, in order.
+    pub fn scan<'a>(&'a self, prefix: &'a str, after: Option<&str>) -> impl Iterator<Item = &'a Arc<Row<R>>> + use<'a, R> {
+        let start = match after {
+            Some(after) if after >= prefix => Bound::Excluded(Arc::from(after)),
+            _ => Bound::Included(Arc::from(prefix)),
+        };
+        self.rows
+            .range::<_, Arc<str>>((start, Bound::Unbounded))
+            .take_while(move |(key, _)| key.starts_with(prefix))
+            .map(|(_, row)| row)
+    }
+
+    /// Rows that an index has under exactly this value, in the order of their keys.
+    pub fn find<'a>(&'a self, index: &'static str, value: &'a str) -> impl Iterator<Item = &'a Arc<Row<R>>> + use<'a, R> {
+        self.find_after(index, value, None)
+    }
+
+    /// As [`Table::find`], but only keys greater than `after`.
+    pub fn find_after<'a>(&'a self, index: &'static str, value: &'a str, after: Option<&str>) -> impl Iterator<Item = &'a Arc<Row<R>>> + use<'a, R> {
+        let entry = |key: &str| IndexEntry { index, value: Arc::from(value), key: Arc::from(key) };
+        let start = match after {
+            Some(after) => Bound::Excluded(entry(after)),
+            None => Bound::Included(entry("")),
+        };
+        self.indexes
+            .range((start, Bound::Unbounded))
+            .take_while(move |entry| entry.index == index && &*entry.value == value)
+            .filter_map(|entry| self.rows.get(&entry.key))
+    }
+
+    /// Entries of an index whose value is at least `from`, in the order of the values: value and row.
+    pub fn find_from<'a>(&'a self, index: &'static str, from: &str) -> impl Iterator<Item = (&'a str, &'a Arc<Row<R>>)> + use<'a, R> {
+        let start = IndexEntry { index, value: Arc::from(from), key: Arc::from("") };
+        self.indexes
+            .range((Bound::Included(start), Bound::Unbounded))
+            .take_while(move |entry| entry.index == index)
+            .filter_map(|entry| self.rows.get(&entry.key).map(|row| (&*entry.value, row)))
+    }
+
+    /// Writes a row. Only index entries that differ from those before are touched.
+    pub(crate) fn put(&mut self, record: R, revision: u64) {
+        let key: Arc<str> = Arc::from(record.key());
+        let mut entries = entries(&record, &key);
+        let row = Arc::new(Row { revision, record });
+        if let Some(old) = self.rows.insert(key.clone(), row) {
+            let mut before = self::entries(&old.record, &key);
+            before.retain(|entry| match entries.iter().position(|new| new == entry) {
+                Some(place) => {
+                    entries.swap_remove(place);
+                    false
+                }
+                None => true,
+            });
+            for entry in before {
+                self.indexes.remove(&entry);
+            }
+        }
+        for entry in entries {
+            self.indexes.insert(entry);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: &str) -> Option<Arc<Row<R>>> {
+        let row = self.rows.remove(key)?;
+        for entry in entries(&row.record, &Arc::from(key)) {
+            self.indexes.remove(&entry);
+        }
+        Some(row)
+    }
+
+    /// Takes one change as the engine stored it.
+    pub(crate) fn load(&mut self, key: &str, value: Option<&[u8]>, revision: u64) -> Result<(), EngineError> {
+        match value {
+            Some(value) => self.put(decode_row::<R>(key, value)?, revision),
+            None => drop(self.remove(key)),
+        }
+        Ok(())
+    }
+
+    /// Hands over every row in its stored form.
+    pub(crate) fn dump(&self, entry: &mut dyn FnMut(&str, &str, Vec<u8>) -> Result<(), EngineError>) -> Result<(), EngineError> {
+        self.rows.iter().try_for_each(|(key, row)| entry(R::TABLE, key, encode_row(key, &row.record)?))
+    }
+}
+
+fn entries<R: Record>(record: &R, key: &Arc<str>) -> Vec<IndexEntry> {
+    let mut entries: Vec<IndexEntry> = Vec::new();
+    record.index(&mut |index, value| {
+        let entry = IndexEntry { index, value: Arc::from(value), key: key.clone() };
+        if !entries.contains(&entry) {
+            entries.push(entry);
+        }
+    });
+    entries
+}
+
+/// The stored form: format version, revision apart, MessagePack with field names.
+pub(crate) fn encode_row<R: Record>(key: &str, record: &R) -> Result<Vec<u8>, EngineError> {
+    let mut bytes = R::FORMAT.to_le_bytes().to_vec();
+    rmp_serde::encode::write_named(&mut bytes, record).map_err(|error| row_error::<R>(key, error.to_string()))?;
+    Ok(bytes)
+}
+
+fn decode_row<R: Record>(key: &str, bytes: &[u8]) -> Result<R, EngineError> {
+    let (format, body) = bytes.split_at_checked(2).ok_or_else(|| row_error::<R>(key, "shorter than its format".into()))?;
+    let format = u16::from_le_bytes([format[0], format[1]]);
+    if format == R::FORMAT {
+        rmp_serde::from_slice(body).map_err(|error| row_error::<R>(key, error.to_string()))
+    } else {
+        R::upgrade(format, body).map_err(|reason| row_error::<R>(key, reason))
+    }
+}
+
+fn row_error<R: Record>(key: &str, reason: String) -> EngineError {
+    EngineError::Row { table: R::TABLE.into(), key: key.into(), reason }
+}

@@ -1,0 +1,167 @@
+//! A write in the making: what it reads, and what it stages.
+
+use std::sync::Arc;
+
+use gureum_model::Timestamp;
+
+use crate::{
+    engine::{Change, EngineError},
+    outbox::{EventDraft, OUTBOX_AGE, OUTBOX_EVENTS, OutboxEvent, sequence_key},
+    schema::{Has, Tables},
+    store::State,
+    table::{Record, Row, Table, encode_row},
+    token::{BY_CREATED, BY_EXPIRY, Recall, TokenKey, TokenRecord, expiry_value},
+};
+
+/// Tokens that one write clears away at most: more than one write makes, so they cannot pile up,
+/// and few enough that no write waits for it.
+const TOKENS_SWEPT_PER_WRITE: usize = 4;
+
+/// Events that one write may drop beyond those it adds.
+const EVENTS_TRIMMED_PER_WRITE: usize = 4;
+
+/// Reads the state, its own staged changes included, and stages more. Nothing of it is seen by anyone
+/// else before it is durable; if the write refuses, nothing of it ever happened.
+pub struct Transaction<'a, T> {
+    state: &'a mut State<T>,
+    changes: Vec<Change>,
+    now: Timestamp,
+    failure: Option<EngineError>,
+}
+
+impl<'a, T: Tables> Transaction<'a, T> {
+    pub(crate) fn new(state: &'a mut State<T>, now: Timestamp) -> Self {
+        Self { state, changes: Vec::new(), now, failure: None }
+    }
+
+    /// The one time of this write, in domain time; never less than that of any write before it.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// Writes a row.
+    pub fn put<R: Record>(&mut self, record: R)
+    where
+        T: Has<R>,
+    {
+        let revision = self.state.revision;
+        self.stage(&record);
+        self.state.tables.table_mut().put(record, revision);
+    }
+
+    /// Deletes a row and answers it. Client tokens of the call that created it expire in a day.
+    pub fn delete<R: Record>(&mut self, key: &str) -> Option<Arc<Row<R>>>
+    where
+        T: Has<R>,
+    {
+        let row = self.state.tables.table_mut().remove(key)?;
+        self.changes.push(Change { table: R::TABLE.to_owned(), key: key.to_owned(), value: None });
+        let created = created_value(R::TABLE, key);
+        let tokens: Vec<_> = self.state.tokens.find(BY_CREATED, &created).map(|token| token.after_resource(self.now)).collect();
+        for token in tokens {
+            self.put_token(token);
+        }
+        Some(row)
+    }
+
+    /// Tells of a change, in the same commit. Answers the event's sequence.
+    pub fn emit(&mut self, draft: EventDraft) -> u64 {
+        self.state.sequence += 1;
+        let event = OutboxEvent {
+            sequence: self.state.sequence,
+            kind: draft.kind.to_owned(),
+            time: self.now,
+            scope: draft.scope,
+            resource_id: draft.resource_id,
+            causation_id: draft.causation_id,
+            deleted: draft.deleted,
+            payload: draft.payload,
+        };
+        self.stage(&event);
+        self.state.outbox.put(event, self.state.revision);
+        self.state.sequence
+    }
+
+    /// What is known of a client token used with these parameters.
+    pub fn recall(&self, key: &TokenKey, fingerprint: u128) -> Recall {
+        match self.state.tokens.get(key.as_str()) {
+            Some(token) if token.is_expired(self.now) => Recall::New,
+            Some(token) if token.fingerprint == format!("{fingerprint:032x}") => Recall::Answered(token.answer.clone()),
+            Some(_) => Recall::Mismatch,
+            None => Recall::New,
+        }
+    }
+
+    /// Remembers the answer of a call for its client token, for a day.
+    pub fn remember(&mut self, key: &TokenKey, fingerprint: u128, answer: Vec<u8>) {
+        self.put_token(TokenRecord::new(key, fingerprint, answer, None, self.now));
+    }
+
+    /// Remembers the answer of a call that created the row `created` of `table`, for as long as that
+    /// lives and a day more.
+    pub fn remember_created(&mut self, table: &str, created: &str, key: &TokenKey, fingerprint: u128, answer: Vec<u8>) {
+        let created = Some(created_value(table, created));
+        self.put_token(TokenRecord::new(key, fingerprint, answer, created, self.now));
+    }
+
+    /// Forgets what is older than its retention, a little with each write, and hands over the changes.
+    pub(crate) fn finish(mut self) -> Result<Vec<Change>, EngineError> {
+        if !self.changes.is_empty() {
+            self.sweep_tokens();
+            self.trim_outbox();
+        }
+        self.failure.map_or(Ok(self.changes), Err)
+    }
+
+    fn sweep_tokens(&mut self) {
+        let limit = expiry_value(self.now);
+        let due = self.state.tokens.find_from(BY_EXPIRY, "").take_while(|(expires, _)| **expires <= *limit);
+        let keys: Vec<_> = due.take(TOKENS_SWEPT_PER_WRITE).map(|(_, token)| token.key()).collect();
+        for key in keys {
+            remove(&mut self.state.tokens, &key, &mut self.changes);
+        }
+    }
+
+    fn trim_outbox(&mut self) {
+        let oldest_kept = self.now - OUTBOX_AGE;
+        let excess = self.state.outbox.len().saturating_sub(OUTBOX_EVENTS);
+        let first = self.state.outbox.iter().take(excess.max(EVENTS_TRIMMED_PER_WRITE));
+        let gone = first.enumerate().take_while(|(place, event)| *place < excess || event.time < oldest_kept);
+        let keys: Vec<_> = gone.map(|(_, event)| sequence_key(event.sequence)).collect();
+        for key in keys {
+            remove(&mut self.state.outbox, &key, &mut self.changes);
+        }
+    }
+
+    fn put_token(&mut self, token: TokenRecord) {
+        self.stage(&token);
+        self.state.tokens.put(token, self.state.revision);
+    }
+
+    fn stage<R: Record>(&mut self, record: &R) {
+        let key = record.key();
+        match encode_row(&key, record) {
+            Ok(value) => self.changes.push(Change { table: R::TABLE.to_owned(), key, value: Some(value) }),
+            Err(error) => self.failure = Some(error),
+        }
+    }
+}
+
+fn remove<R: Record>(table: &mut Table<R>, key: &str, changes: &mut Vec<Change>) {
+    if table.remove(key).is_some() {
+        changes.push(Change { table: R::TABLE.to_owned(), key: key.to_owned(), value: None });
+    }
+}
+
+fn created_value(table: &str, key: &str) -> String {
+    format!("{table}/{key}")
+}
+
+/// The tables as this write sees them.
+impl<T> std::ops::Deref for Transaction<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.state.tables
+    }
+}

@@ -65,6 +65,10 @@ fn write_descriptors(out: &Path, all: &FileDescriptorSet) -> Result<(), Box<dyn 
         file.source_code_info = None;
     }
     fs::write(out.join("descriptors.bin"), lean.encode_to_vec())?;
+    for file in &mut lean.file {
+        file.service.retain(|service| !service.name().ends_with("PeerService"));
+    }
+    fs::write(out.join("public_descriptors.bin"), lean.encode_to_vec())?;
     Ok(())
 }
 

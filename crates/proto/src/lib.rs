@@ -24,6 +24,9 @@ mod traits {
 /// Every contract as an encoded `FileDescriptorSet`, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+/// The same without what only services may call: what callers of a region see.
+pub const PUBLIC_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/public_descriptors.bin"));
+
 /// A request that changes something.
 pub trait Mutation: prost::Message {
     /// The request's full name: a client token is good for one kind of call.

@@ -6,6 +6,9 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
+    io::{self, Write},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant, SystemTime},
 };
@@ -40,6 +43,8 @@ struct VirtualClock {
     now: watch::Sender<Timestamp>,
     /// When someone waits, and how many do.
     timers: Mutex<BTreeMap<Timestamp, usize>>,
+    /// Where the time is kept, if it outlives the process.
+    path: Option<PathBuf>,
 }
 
 impl Clock {
@@ -49,8 +54,24 @@ impl Clock {
         Self(Arc::new(match setting {
             ClockSetting::Real => Face::Real,
             ClockSetting::Scaled { factor } => Face::Scaled { factor, origin },
-            ClockSetting::Virtual { start } => Face::Virtual(VirtualClock { now: watch::Sender::new(start), timers: Mutex::default() }),
+            ClockSetting::Virtual { start } => Face::Virtual(VirtualClock { now: watch::Sender::new(start), timers: Mutex::default(), path: None }),
         }))
+    }
+
+    /// As [`Clock::new`], but virtual time goes on from where it was when the service with this
+    /// directory last stopped, and is durable there whenever it moves.
+    pub fn open(setting: ClockSetting, origin: Timestamp, directory: Option<&Path>) -> io::Result<Self> {
+        let (ClockSetting::Virtual { start }, Some(directory)) = (setting, directory) else {
+            return Ok(Self::new(setting, origin));
+        };
+        std::fs::create_dir_all(directory)?;
+        let path = directory.join("virtual-time");
+        let start = match std::fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().map(Timestamp::from_micros).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("{} holds no time", path.display())))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => start,
+            Err(error) => return Err(error),
+        };
+        Ok(Self(Arc::new(Face::Virtual(VirtualClock { now: watch::Sender::new(start), timers: Mutex::default(), path: Some(path) }))))
     }
 
     /// The wall clock's time now, as the origin of a region that starts for the first time.
@@ -96,15 +117,19 @@ impl Clock {
     }
 
     /// Moves virtual time forward; it never goes back. Answers the time now, or none if this clock is
-    /// not virtual.
-    pub fn advance_to(&self, time: Timestamp) -> Option<Timestamp> {
-        let Face::Virtual(clock) = &*self.0 else { return None };
+    /// not virtual. The time is durable before anyone sees it. Blocks for a disk's sync.
+    pub fn advance_to(&self, time: Timestamp) -> io::Result<Option<Timestamp>> {
+        let Face::Virtual(clock) = &*self.0 else { return Ok(None) };
+        if let Some(path) = clock.path.as_deref().filter(|_| time > *clock.now.borrow()) {
+            keep(path, time)?;
+        }
         clock.now.send_if_modified(|now| {
             let later = time > *now;
             *now = time.max(*now);
             later
         });
-        Some(*clock.now.borrow())
+        let now = *clock.now.borrow();
+        Ok(Some(now))
     }
 
     /// The earliest time for which someone waits; none if nobody does or the clock is not virtual.
@@ -116,6 +141,16 @@ impl Clock {
     pub fn is_virtual(&self) -> bool {
         matches!(&*self.0, Face::Virtual(_))
     }
+}
+
+/// Replaces the file whole: a crash leaves the old time or the new one.
+fn keep(path: &Path, time: Timestamp) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = File::create(&new)?;
+    file.write_all(time.as_micros().to_string().as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
 impl VirtualClock {
@@ -176,10 +211,19 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(clock.earliest_timer(), Some(Timestamp::from_secs(160)));
-        clock.advance_to(Timestamp::from_secs(160));
+        assert!(clock.advance_to(Timestamp::from_secs(160)).is_ok());
         assert_eq!(waiter.await.ok(), Some(Timestamp::from_secs(160)));
-        assert_eq!(clock.advance_to(start), Some(Timestamp::from_secs(160)));
+        assert_eq!(clock.advance_to(start).ok().flatten(), Some(Timestamp::from_secs(160)));
         assert_eq!(clock.earliest_timer(), None);
+    }
+
+    #[test]
+    fn virtual_time_outlives_the_process() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let (setting, later) = (ClockSetting::Virtual { start: Timestamp::from_secs(1) }, Timestamp::from_secs(99));
+        Clock::open(setting, Timestamp::EPOCH, Some(folder.path()))?.advance_to(later)?;
+        assert_eq!(Clock::open(setting, Timestamp::EPOCH, Some(folder.path()))?.now(), later);
+        Ok(())
     }
 
     #[test]

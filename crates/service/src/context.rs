@@ -17,7 +17,7 @@ use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
-use crate::{clock::monotonic, error, metrics::CallMetrics};
+use crate::{activity::Activity, clock::monotonic, error, metrics::CallMetrics};
 
 /// Metadata with the account: 12 digits.
 pub const ACCOUNT_HEADER: &str = "gureum-account";
@@ -144,6 +144,7 @@ pub struct ContextLayer {
     pub service: &'static str,
     pub ids: Arc<IdSource>,
     pub metrics: CallMetrics,
+    pub activity: Activity,
 }
 
 impl<S> Layer<S> for ContextLayer {
@@ -189,6 +190,8 @@ where
 {
     let started = monotonic();
     let method: Arc<str> = Arc::from(request.uri().path().trim_start_matches('/'));
+    // Whoever asks about the clock waits for quiet; that question is not work.
+    let _active = (!method.starts_with("gureum.clock.")).then(|| layer.activity.begin());
     let context = match RequestContext::from_headers(request.headers(), &layer.ids) {
         Ok(context) => context,
         Err(refusal) => return Ok(error::refused(&refusal).into_http()),

@@ -13,7 +13,9 @@
 //! metrics, graceful shutdown and everything above. Nothing here is global to the process, so that many
 //! services, and many regions, can share one.
 
+pub mod activity;
 pub mod clock;
+mod clock_service;
 pub mod config;
 pub mod context;
 pub mod error;
@@ -26,6 +28,7 @@ pub mod telemetry;
 pub mod wire;
 pub mod watch;
 
+pub use activity::Activity;
 pub use clock::Clock;
 pub use config::{Listen, ServiceConfig};
 pub use context::{RequestContext, scope};

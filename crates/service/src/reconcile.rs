@@ -86,10 +86,10 @@ impl<K: Clone + Ord + Hash> Waker<K> {
         self.0.changed.notify_one();
     }
 
-    /// Whether no key is due or being looked at.
+    /// Whether no key is due, being looked at, or about to be tried again.
     pub fn is_idle(&self) -> bool {
         let state = self.0.lock();
-        state.ready.is_empty() && state.running.is_empty()
+        state.ready.is_empty() && state.running.is_empty() && state.retrying == 0
     }
 }
 
@@ -111,11 +111,13 @@ struct Keys<K> {
     running: HashMap<K, bool>,
     waiting: BTreeMap<Timestamp, BTreeSet<K>>,
     failures: HashMap<K, u32>,
+    /// Keys that wait, in real time, to be tried again.
+    retrying: usize,
 }
 
 impl<K> Default for Keys<K> {
     fn default() -> Self {
-        Self { ready: BTreeSet::new(), running: HashMap::new(), waiting: BTreeMap::new(), failures: HashMap::new() }
+        Self { ready: BTreeSet::new(), running: HashMap::new(), waiting: BTreeMap::new(), failures: HashMap::new(), retrying: 0 }
     }
 }
 
@@ -156,6 +158,7 @@ impl<K: Clone + Ord + Hash> Keys<K> {
                     let failures = self.failures.entry(key.clone()).or_default();
                     *failures += 1;
                     retries.push((key, *failures, reason));
+                    self.retrying += 1;
                     continue;
                 }
                 Outcome::Moved => drop(self.ready.insert(key.clone())),
@@ -219,6 +222,7 @@ pub async fn run<R: Reconcile>(reconciler: Arc<R>, waker: Waker<R::Key>, clock: 
                 let waker = waker.clone();
                 tokio::spawn(async move {
                     tokio::time::sleep(pause).await;
+                    waker.0.lock().retrying -= 1;
                     waker.wake([key]);
                 });
             }

@@ -12,6 +12,7 @@ use std::{
 
 use axum::routing::get;
 use gureum_model::IdSource;
+use gureum_proto::clock::v1::clock_peer_service_server::ClockPeerServiceServer;
 use gureum_store::{DurableEngine, EngineError, MemoryEngine, Options, Store, Tables};
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, UnixListener};
@@ -23,11 +24,14 @@ use tonic::{
 };
 
 use crate::{
+    activity::Activity,
     clock::Clock,
+    clock_service::ClockApi,
     config::{Listen, ServiceConfig, TlsConfig},
     context::ContextLayer,
     metrics::{CallMetrics, render},
     peer::{Peer, PeerError, read},
+    reconcile::{Reconcile, Waker},
 };
 
 /// Streams that one connection may have at once. The gateway multiplexes its callers over few
@@ -44,6 +48,8 @@ type LayeredRouter = Router<tower::layer::util::Stack<ContextLayer, tower::layer
 pub enum StartError {
     #[error("opening the store")]
     Store(#[from] EngineError),
+    #[error("reading the region's virtual time")]
+    Clock(#[source] io::Error),
     #[error("a thread that opens the store ended early")]
     StoreThread,
     #[error(transparent)]
@@ -75,6 +81,7 @@ pub struct Service<T: Tables> {
     /// Where background work runs; it is waited for at the end.
     pub tasks: TaskTracker,
     pub metrics: Registry,
+    pub activity: Activity,
     listen: Listen,
     peers: BTreeMap<String, Listen>,
     tls: Option<TlsConfig>,
@@ -85,8 +92,9 @@ pub struct Service<T: Tables> {
 impl<T: Tables> Service<T> {
     /// Opens the store, which reads everything that is in it, and prepares the rest.
     pub async fn open<S>(name: &'static str, config: &ServiceConfig<S>, shutdown: CancellationToken) -> Result<Self, StartError> {
-        let clock = Clock::new(config.clock.setting, config.clock.origin);
-        let (directory, store_clock) = (config.store.directory.clone(), clock.clone());
+        let directory = config.store.directory.clone();
+        let clock = Clock::open(config.clock.setting, config.clock.origin, directory.as_deref()).map_err(StartError::Clock)?;
+        let store_clock = clock.clone();
         let options = Options { name: name.to_owned(), now: Box::new(move || store_clock.now()) };
         let open = move || match directory {
             Some(directory) => Store::open(DurableEngine::open(&directory)?, options),
@@ -101,6 +109,7 @@ impl<T: Tables> Service<T> {
             shutdown,
             tasks: TaskTracker::new(),
             metrics: Registry::default(),
+            activity: Activity::default(),
             listen: config.listen.clone(),
             peers: config.peers.clone(),
             tls: config.tls.clone(),
@@ -124,6 +133,25 @@ impl<T: Tables> Service<T> {
                 () = shutdown.cancelled() => {}
             }
         });
+    }
+
+    /// What gives every call of a listener its context.
+    pub fn context_layer(&self, metrics: CallMetrics) -> ContextLayer {
+        ContextLayer { service: self.name, ids: self.ids.clone(), metrics, activity: self.activity.clone() }
+    }
+
+    /// Runs a reconcile loop until the service stops, and answers what wakes it.
+    pub fn spawn_reconciler<R: Reconcile>(&self, reconciler: Arc<R>) -> Waker<R::Key> {
+        let waker = Waker::default();
+        self.run_reconciler(reconciler, waker.clone());
+        waker
+    }
+
+    /// As [`Service::spawn_reconciler`], for a waker that was handed out before.
+    pub fn run_reconciler<R: Reconcile>(&self, reconciler: Arc<R>, waker: Waker<R::Key>) {
+        let idle = waker.clone();
+        self.activity.add_loop(move || idle.is_idle());
+        self.spawn(crate::reconcile::run(reconciler, waker, self.clock.clone()));
     }
 
     /// The largest message that a generated server should accept.
@@ -177,8 +205,9 @@ impl<T: Tables> Service<T> {
             .register_encoded_file_descriptor_set(gureum_proto::DESCRIPTORS)
             .build_v1()
             .map_err(StartError::Reflection)?;
+        let clock = ClockPeerServiceServer::new(ClockApi { clock: self.clock.clone(), activity: self.activity.clone(), sequence: self.store.sequence() });
         let page = get(move || async move { render(&registry) });
-        let routes = Routes::from(routes.add_service(health).add_service(reflection).into_axum_router().route("/metrics", page));
+        let routes = Routes::from(routes.add_service(health).add_service(reflection).add_service(clock).into_axum_router().route("/metrics", page));
         let mut server = Server::builder()
             .accept_http1(true)
             .max_concurrent_streams(Some(MAX_STREAMS_PER_CONNECTION))
@@ -186,7 +215,7 @@ impl<T: Tables> Service<T> {
         if let (Listen::Tcp(_), Some(tls)) = (&self.listen, &self.tls) {
             server = server.tls_config(server_tls(tls)?).map_err(StartError::Serve)?;
         }
-        Ok(server.layer(ContextLayer { service: self.name, ids: self.ids.clone(), metrics: calls }).add_routes(routes))
+        Ok(server.layer(self.context_layer(calls)).add_routes(routes))
     }
 }
 

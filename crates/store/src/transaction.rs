@@ -39,6 +39,11 @@ impl<'a, T: Tables> Transaction<'a, T> {
         self.now
     }
 
+    /// The sequence of the last event, this write's own included.
+    pub fn sequence(&self) -> u64 {
+        self.state.sequence
+    }
+
     /// Writes a row.
     pub fn put<R: Record>(&mut self, record: R)
     where

@@ -1,0 +1,151 @@
+//! Gureum's gateway: the one port of a region, and what only the whole can know.
+//!
+//! ```text
+//!  callers ──► door (scope, limits) ──┬─► EventService, TaggingService, ClockService, health, reflection
+//!              gRPC and gRPC-web      └─► proxy ──► the service that the path names
+//!
+//!  security ┐
+//!  network  ├─ WatchAll ──► follow ──► log ──► subscribers, webhooks
+//!  compute  ┘
+//! ```
+//!
+//! It owns the event log, the webhooks and how far each service has been followed; nothing else.
+//! Invariants: an event is logged once, with its place and its source's cursor in one commit; a call's
+//! body is never decoded on its way to a service; no caller reaches what services offer each other.
+
+mod clock;
+mod door;
+mod filter;
+mod limits;
+mod log;
+pub mod settings;
+mod tagging;
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+
+use gureum_proto::{
+    compute::v1::{WatchAllRequest as ComputeWatch, compute_peer_service_client::ComputePeerServiceClient},
+    gateway::v1::{clock_service_server::ClockServiceServer, event_service_server::EventServiceServer, tagging_service_server::TaggingServiceServer},
+    network::v1::{WatchAllRequest as NetworkWatch, network_peer_service_client::NetworkPeerServiceClient},
+    security::v1::{WatchAllRequest as SecurityWatch, security_peer_service_client::SecurityPeerServiceClient},
+};
+use gureum_service::{
+    CancellationToken, Peer, Service, ServiceConfig, StartError,
+    metrics::{CallMetrics, render},
+};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{
+    service::Routes,
+    transport::{Identity, Server, ServerTlsConfig},
+};
+
+use crate::{
+    door::{AdmitLayer, Door, Proxy},
+    log::{Deliveries, Describer, Log, LogApi, Schema, Source, follow},
+    settings::Settings,
+};
+
+/// Runs the gateway until it is told to stop. `ready` is told the door's address once it accepts.
+pub async fn run(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: impl FnOnce(SocketAddr) + Send + 'static) -> Result<(), StartError> {
+    let settings = config.settings.clone();
+    if let Some(fault) = settings.faults().into_iter().next() {
+        return Err(StartError::Setting { name: "settings", reason: fault });
+    }
+    let mut service = Service::<Schema>::open("gateway", &config, shutdown).await?;
+    let (security, network, compute) = (service.peer("security")?, service.peer("network")?, service.peer("compute")?);
+    let log = Log::new(service.store.clone());
+    follow_all(&service, &security, &network, &compute)?;
+    service.spawn(log.clone().announce());
+    let deliveries = Deliveries::new(service.store.clone(), service.clock.clone())
+        .map_err(|error| StartError::Setting { name: "webhooks", reason: format!("the system's certificates cannot be read: {error}") })?;
+    service.run_reconciler(Arc::new(deliveries.clone()), deliveries.waker());
+    service.spawn(deliveries.clone().follow_log());
+
+    let routes = BTreeMap::from([
+        ("gureum.security.v1".to_owned(), security.clone()),
+        ("gureum.network.v1".to_owned(), network.clone()),
+        ("gureum.compute.v1".to_owned(), compute.clone()),
+    ]);
+    let door = Arc::new(Door::new(settings.clone(), routes, network.clone()));
+    let clock = clock::ClockApi {
+        clock: service.clock.clone(),
+        setting: config.clock.setting.to_string(),
+        services: vec![security.clone(), network.clone(), compute.clone()],
+        store: service.store.clone(),
+        activity: service.activity.clone(),
+        advancing: tokio::sync::Mutex::default(),
+    };
+    let own = Routes::default()
+        .add_service(EventServiceServer::new(LogApi { log, ids: service.ids.clone(), shutdown: service.shutdown.clone(), deliveries }))
+        .add_service(TaggingServiceServer::new(tagging::Tagging { security, network, compute }))
+        .add_service(ClockServiceServer::new(clock));
+    open_door(&mut service, &settings, own, door, ready).await?;
+    service.serve(Routes::default(), || {}).await
+}
+
+/// Listens for callers.
+async fn open_door(service: &mut Service<Schema>, settings: &Settings, own: Routes, door: Arc<Door>, ready: impl FnOnce(SocketAddr) + Send + 'static) -> Result<(), StartError> {
+    let listen_error = |source| StartError::Listen { listen: gureum_service::Listen::Tcp(settings.door), source };
+    let listener = TcpListener::bind(settings.door).await.map_err(listen_error)?;
+    let address = listener.local_addr().map_err(listen_error)?;
+    let mut registry = Registry::default();
+    let calls = CallMetrics::new(&mut registry);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(gureum_proto::PUBLIC_DESCRIPTORS)
+        .build_v1()
+        .map_err(StartError::Reflection)?;
+    let own = own.add_service(health).add_service(reflection).into_axum_router();
+    let page = axum::routing::get(move || async move { render(&registry) });
+    let router = own.route("/metrics", page).fallback_service(Proxy(door.clone()));
+    let mut server = Server::builder().accept_http1(true).max_concurrent_streams(Some(MAX_STREAMS)).tcp_nodelay(true);
+    if let Some(tls) = &settings.door_tls {
+        let read = |path: &std::path::PathBuf| std::fs::read(path).map_err(|error| StartError::Setting { name: "door_tls", reason: format!("{}: {error}", path.display()) });
+        let identity = Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?);
+        server = server.tls_config(ServerTlsConfig::new().identity(identity)).map_err(StartError::Serve)?;
+    }
+    let served = server
+        .layer(tonic_web::GrpcWebLayer::new())
+        .layer(service.context_layer(calls))
+        .layer(AdmitLayer(door))
+        .add_routes(Routes::from(router));
+    let (stop, failed) = (service.shutdown.clone(), service.shutdown.clone());
+    let draining = async move { stop.cancelled().await };
+    service.tasks.spawn(async move {
+        if let Err(error) = served.serve_with_incoming_shutdown(TcpListenerStream::new(listener), draining).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "the door is closed");
+            failed.cancel();
+        }
+    });
+    tracing::info!(%address, "the door is open");
+    ready(address);
+    Ok(())
+}
+
+/// Streams that one caller's connection may have at once.
+const MAX_STREAMS: u32 = 4_096;
+
+/// Follows every service's outbox into the log.
+fn follow_all(service: &Service<Schema>, security: &Peer, network: &Peer, compute: &Peer) -> Result<(), StartError> {
+    let describer = Describer::new().map_err(|error| StartError::Setting { name: "descriptors", reason: error.to_string() })?;
+    let source = |name| Source { service: name, store: service.store.clone(), describer: describer.clone() };
+    let peer = security.clone();
+    service.spawn(follow(source("security"), move |after_sequence| {
+        let mut client = SecurityPeerServiceClient::new(peer.channel());
+        async move { client.watch_all(SecurityWatch { after_sequence }).await.map(tonic::Response::into_inner) }
+    }));
+    let peer = network.clone();
+    service.spawn(follow(source("network"), move |after_sequence| {
+        let mut client = NetworkPeerServiceClient::new(peer.channel());
+        async move { client.watch_all(NetworkWatch { after_sequence }).await.map(tonic::Response::into_inner) }
+    }));
+    let peer = compute.clone();
+    service.spawn(follow(source("compute"), move |after_sequence| {
+        let mut client = ComputePeerServiceClient::new(peer.channel());
+        async move { client.watch_all(ComputeWatch { after_sequence }).await.map(tonic::Response::into_inner) }
+    }));
+    Ok(())
+}

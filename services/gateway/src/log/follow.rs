@@ -1,0 +1,131 @@
+//! Follows one service's outbox into the log, from where it was left.
+
+use std::{convert::Infallible, future::Future, time::Duration};
+
+use futures::StreamExt;
+use gureum_model::Scope;
+use gureum_proto::{EventMessage, WatchMessage, WatchPart};
+use gureum_service::Error;
+use gureum_store::{EventDraft, Store, Transaction, WriteError};
+use prost::Message;
+use tonic::{Code, Status, Streaming};
+
+use super::{Cursor, Describer, Schema};
+
+/// Events that become durable together at most.
+const BATCH: usize = 512;
+
+/// Pause before a service that is away is followed again, in real time. It has no effect on order or
+/// completeness, only on how late an event is seen after a restart.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// One service to follow.
+pub struct Source {
+    pub service: &'static str,
+    pub store: Store<Schema>,
+    pub describer: Describer,
+}
+
+/// Follows until the store stops or the future is dropped. `watch` opens the service's stream of all
+/// scopes after a sequence, or from a snapshot.
+pub async fn follow<M, F, W>(source: Source, watch: W)
+where
+    M: WatchMessage,
+    F: Future<Output = Result<Streaming<M>, Status>>,
+    W: Fn(Option<u64>) -> F,
+{
+    let mut after = Some(source.store.read().cursors.get(source.service).map_or(0, |cursor| cursor.sequence));
+    loop {
+        let ended = match watch(after).await {
+            Ok(stream) => source.take(stream).await,
+            Err(status) => Err(Stop::Stream(Box::new(status))),
+        };
+        let known = source.store.read().cursors.get(source.service).map_or(0, |cursor| cursor.sequence);
+        after = match ended {
+            Ok(()) => Some(known),
+            Err(Stop::Store) => return,
+            Err(Stop::Stream(status)) if status.code() == Code::OutOfRange => {
+                // Only after the gateway was away for longer than outboxes keep.
+                tracing::warn!(service = source.service, after = known, "events were missed: the service keeps none that old");
+                None
+            }
+            Err(Stop::Stream(status)) => {
+                tracing::debug!(service = source.service, %status, "following is interrupted");
+                Some(known)
+            }
+        };
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+enum Stop {
+    Store,
+    Stream(Box<Status>),
+}
+
+impl Source {
+    async fn take<M: WatchMessage>(&self, stream: Streaming<M>) -> Result<(), Stop> {
+        let mut batches = stream.ready_chunks(BATCH);
+        while let Some(batch) = batches.next().await {
+            let (mut events, mut reached, mut broken) = (Vec::new(), 0, None);
+            for message in batch {
+                match message.map(M::into_parts) {
+                    Ok(WatchPart::Event(event)) => {
+                        let metadata = event.metadata().cloned().unwrap_or_default();
+                        // A snapshot's items tell what is, not what happened; they have no id.
+                        if !metadata.id.is_empty() {
+                            reached = reached.max(metadata.sequence);
+                            events.push((metadata.sequence, self.draft(&*event)));
+                        }
+                    }
+                    Ok(WatchPart::CaughtUp(sequence)) => reached = reached.max(sequence),
+                    Ok(WatchPart::Unknown) => {}
+                    Err(status) => broken = Some(status),
+                }
+            }
+            if reached > 0 {
+                self.commit(events, reached).await?;
+            }
+            if let Some(status) = broken {
+                return Err(Stop::Stream(Box::new(status)));
+            }
+        }
+        Ok(())
+    }
+
+    fn draft<E: EventMessage>(&self, event: &E) -> EventDraft {
+        let described = self.describer.describe(self.service, event);
+        let scope = Scope::parse(&described.account_id, &described.region).unwrap_or_default();
+        EventDraft {
+            kind: self.service,
+            scope,
+            resource_id: described.subject.clone(),
+            causation_id: described.causation_id.clone(),
+            deleted: described.deleted,
+            payload: described.encode_to_vec(),
+        }
+    }
+
+    /// Logs events and remembers how far this service is: one commit. What is logged already is passed over.
+    async fn commit(&self, events: Vec<(u64, EventDraft)>, reached: u64) -> Result<(), Stop> {
+        let service = self.service;
+        let write = move |transaction: &mut Transaction<'_, Schema>| -> Result<(), Infallible> {
+            let known = transaction.cursors.get(service).map_or(0, |cursor| cursor.sequence);
+            for (_, draft) in events.into_iter().filter(|(sequence, _)| *sequence > known) {
+                transaction.emit(draft);
+            }
+            if reached > known {
+                transaction.put(Cursor { service: service.to_owned(), sequence: reached });
+            }
+            Ok(())
+        };
+        match self.store.write(write).await {
+            Ok(()) => Ok(()),
+            Err(WriteError::Refused(never)) => match never {},
+            Err(WriteError::Store(error)) => {
+                tracing::error!(service, error = %Error::from(error), "the event log cannot be written");
+                Err(Stop::Store)
+            }
+        }
+    }
+}

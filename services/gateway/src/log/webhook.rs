@@ -1,0 +1,242 @@
+//! Deliveries: each webhook gets its events in order, signed, again and again until it takes them.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use gureum_model::{Timestamp, id::WebhookId};
+use gureum_proto::gateway::v1::CloudEvent;
+use gureum_service::{Clock, reconcile::{Outcome, Reconcile, Waker}};
+use gureum_store::{Record, Store, WriteError};
+use hmac::{Hmac, Mac};
+use http::{Method, Request, header::CONTENT_TYPE};
+use http_body_util::Full;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use prost::Message;
+use serde_json::json;
+use sha2::Sha256;
+
+use super::{DeadLetter, Schema, Webhook, cloud_event::to_json, subscribe::Logged};
+
+/// Attempts before an event becomes a dead letter: with pauses of 1, 2, 4 … seconds, over an hour.
+pub const ATTEMPTS: u32 = 12;
+
+/// The first pause, in real time; each is twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Time that one delivery may take.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Events passed between two commits of how far a webhook is: what may come twice after a crash.
+const EVENTS_PER_RUN: usize = 32;
+
+type Http = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// Delivers the events of all webhooks: one key a webhook, one run at a time for each.
+#[derive(Clone)]
+pub struct Deliveries(Arc<Shared>);
+
+struct Shared {
+    store: Store<Schema>,
+    clock: Clock,
+    http: Http,
+    waker: Waker<String>,
+}
+
+/// What one attempt came to.
+type Attempt = Result<(), String>;
+
+impl Deliveries {
+    /// Deliveries of the webhooks in this store.
+    pub fn new(store: Store<Schema>, clock: Clock) -> std::io::Result<Self> {
+        let connector = HttpsConnectorBuilder::new().with_native_roots()?.https_or_http().enable_http1().build();
+        let http = Client::builder(TokioExecutor::new()).build(connector);
+        Ok(Self(Arc::new(Shared { store, clock, http, waker: Waker::default() })))
+    }
+
+    /// What runs the deliveries, to be handed to the scaffold.
+    pub fn waker(&self) -> Waker<String> {
+        self.0.waker.clone()
+    }
+
+    /// Wakes all webhooks whenever the log grows.
+    pub async fn follow_log(self) {
+        let mut sequence = self.0.store.sequence();
+        while sequence.changed().await.is_ok() {
+            self.0.waker.wake(self.unsettled());
+        }
+    }
+
+    async fn run_one(&self, key: &str) -> Outcome {
+        let Some(webhook) = self.0.store.read().webhooks.get(key).map(|row| row.record.clone()) else {
+            return Outcome::Settled;
+        };
+        if let Some(letter) = self.next_redriven(webhook.id) {
+            return self.redrive(&webhook, letter).await;
+        }
+        let state = self.0.store.read();
+        let from = webhook.delivered_to.max(state.oldest_after());
+        let batch: Vec<Logged> = state.events_after(from).take(EVENTS_PER_RUN).filter_map(Logged::read).collect();
+        drop(state);
+        let Some(last) = batch.last().map(|logged| logged.event.place) else { return Outcome::Settled };
+        let mut done = from;
+        for logged in batch.iter().filter(|logged| logged.scope == webhook.scope && webhook.filter.passes(&logged.event)) {
+            if let Err(error) = self.deliver(&webhook, &logged.event).await {
+                return self.failed(key, done, &logged.event, error).await;
+            }
+            done = logged.event.place;
+        }
+        self.record(key, last, 0, String::new(), None).await;
+        Outcome::Moved
+    }
+
+    async fn failed(&self, key: &str, done: u64, event: &CloudEvent, error: String) -> Outcome {
+        let attempts = self.0.store.read().webhooks.get(key).map_or(0, |row| row.failed_attempts) + 1;
+        if attempts >= ATTEMPTS {
+            tracing::warn!(webhook = key, event = event.id, error, "an event was given up and is a dead letter now");
+            self.record(key, event.place, 0, error.clone(), Some((event, error))).await;
+            return Outcome::Moved;
+        }
+        self.record(key, done, attempts, error.clone(), None).await;
+        self.wake_later(key, attempts);
+        Outcome::Settled
+    }
+
+    /// Real time, and not the loop's own retry: its pauses are shorter than a webhook deserves.
+    fn wake_later(&self, key: &str, attempts: u32) {
+        let (waker, key) = (self.0.waker.clone(), key.to_owned());
+        let pause = FIRST_PAUSE.saturating_mul(1 << attempts.saturating_sub(1).min(ATTEMPTS));
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            waker.wake([key]);
+        });
+    }
+
+    async fn redrive(&self, webhook: &Webhook, letter: DeadLetter) -> Outcome {
+        let Ok(event) = CloudEvent::decode(letter.event.as_slice()) else { return Outcome::Settled };
+        let outcome = self.deliver(webhook, &event).await;
+        let written = self.0.store.write(move |transaction| -> Result<(), Infallible> {
+            match outcome {
+                Ok(()) => drop(transaction.delete::<DeadLetter>(&letter.key())),
+                Err(error) => transaction.put(DeadLetter { error, redrive: false, ..letter }),
+            }
+            Ok(())
+        });
+        match written.await {
+            Ok(()) => Outcome::Moved,
+            Err(WriteError::Refused(never)) => match never {},
+            Err(WriteError::Store(_)) => Outcome::Settled,
+        }
+    }
+
+    fn next_redriven(&self, webhook: WebhookId) -> Option<DeadLetter> {
+        let state = self.0.store.read();
+        let letters = state.dead_letters.scan(&DeadLetter::prefix(webhook), None).find(|letter| letter.redrive).map(|row| row.record.clone());
+        letters
+    }
+
+    async fn deliver(&self, webhook: &Webhook, event: &CloudEvent) -> Attempt {
+        let request = signed(webhook, event, self.0.clock.now()).map_err(|error| error.to_string())?;
+        match tokio::time::timeout(DELIVERY_TIMEOUT, self.0.http.request(request)).await {
+            Err(_elapsed) => Err(format!("no answer within {} s", DELIVERY_TIMEOUT.as_secs())),
+            Ok(Err(error)) => Err(format!("{error}")),
+            Ok(Ok(answer)) if answer.status().is_success() => Ok(()),
+            Ok(Ok(answer)) => Err(format!("answered {}", answer.status())),
+        }
+    }
+
+    /// Remembers how far a webhook is, and what could not be delivered: one commit.
+    async fn record(&self, key: &str, delivered_to: u64, failed_attempts: u32, last_error: String, dead: Option<(&CloudEvent, String)>) {
+        let key = key.to_owned();
+        let dead = dead.map(|(event, error)| (event.place, event.encode_to_vec(), error));
+        let write = self.0.store.write(move |transaction| -> Result<(), Infallible> {
+            // It may have been deleted while a delivery was under way.
+            let Some(webhook) = transaction.webhooks.get(&key).map(|row| row.record.clone()) else { return Ok(()) };
+            if let Some((place, event, error)) = dead {
+                let letter = DeadLetter { webhook: webhook.id, place, event, time: transaction.now(), error, redrive: false };
+                transaction.put(letter);
+            }
+            transaction.put(Webhook { delivered_to, failed_attempts, last_error, ..webhook });
+            Ok(())
+        });
+        if let Err(WriteError::Store(error)) = write.await {
+            tracing::error!(%error, "how far a webhook is cannot be written; its events come again");
+        }
+    }
+}
+
+impl Reconcile for Deliveries {
+    type Key = String;
+    const NAME: &'static str = "webhooks";
+
+    fn unsettled(&self) -> Vec<String> {
+        self.0.store.read().webhooks.iter().filter(|webhook| webhook.failed_attempts == 0).map(|webhook| webhook.key()).collect()
+    }
+
+    async fn run(&self, keys: Vec<String>) -> Vec<(String, Outcome)> {
+        let runs = keys.into_iter().map(|key| async move {
+            let outcome = self.run_one(&key).await;
+            (key, outcome)
+        });
+        futures::future::join_all(runs).await
+    }
+}
+
+/// A delivery as the receiver can check it: the signature is over id, time and body, so neither can be
+/// replayed as another. The form is that of the Standard Webhooks specification.
+fn signed(webhook: &Webhook, event: &CloudEvent, now: Timestamp) -> Result<Request<Full<Bytes>>, http::Error> {
+    let body = serde_json::to_vec(&structured(event)).unwrap_or_default();
+    let timestamp = now.as_secs();
+    Request::builder()
+        .method(Method::POST)
+        .uri(&webhook.url)
+        .header(CONTENT_TYPE, "application/cloudevents+json; charset=utf-8")
+        .header("webhook-id", &event.id)
+        .header("webhook-timestamp", timestamp)
+        .header("webhook-signature", signature(&webhook.secret, &event.id, timestamp, &body))
+        .body(Full::new(Bytes::from(body)))
+}
+
+fn signature(secret: &str, id: &str, timestamp: u64, body: &[u8]) -> String {
+    // A key of any length is good for HMAC.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return String::new() };
+    mac.update(format!("{id}.{timestamp}.").as_bytes());
+    mac.update(body);
+    format!("v1,{}", BASE64_STANDARD.encode(mac.finalize().into_bytes()))
+}
+
+/// CloudEvents' structured JSON: <https://github.com/cloudevents/spec>, JSON format 1.0.
+fn structured(event: &CloudEvent) -> serde_json::Value {
+    let time = event.time.as_ref().map(gureum_service::wire::from_timestamp).unwrap_or_default();
+    json!({
+        "specversion": event.spec_version,
+        "id": event.id,
+        "source": event.source,
+        "type": event.r#type,
+        "subject": event.subject,
+        "time": time.to_string(),
+        "datacontenttype": "application/json",
+        "accountid": event.account_id,
+        "region": event.region,
+        "place": event.place,
+        "causationid": event.causation_id,
+        "deleted": event.deleted,
+        "data": event.data.as_ref().map(to_json),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_is_what_openssl_makes_of_it() {
+        // printf 'evt-1.5.{}' | openssl dgst -sha256 -hmac 0123456789abcdef -binary | base64
+        let made = signature("0123456789abcdef", "evt-1", 5, b"{}");
+        assert_eq!(made, "v1,boPENRzv6ReGlI1lr1Jfz5zK6eja7KHyD+d/fXyiQC0=");
+    }
+}

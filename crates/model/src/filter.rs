@@ -48,7 +48,8 @@ impl Filters {
         }
         for (place, filter) in filters.iter().enumerate() {
             let name = filter.name.as_str();
-            let known = R::FILTER_NAMES.contains(&name) || name == "tag-key" || name.strip_prefix("tag:").is_some_and(|key| !key.is_empty());
+            let known =
+                R::FILTER_NAMES.contains(&name) || name == "tag-key" || name.strip_prefix("tag:").is_some_and(|key| !key.is_empty());
             if !known {
                 violations.add(
                     format!("filters[{place}].name"),

@@ -129,10 +129,12 @@ impl Violations {
                     self.violations.push(Violation { field: field.into(), description: refusal.message });
                 } else {
                     let field = field.into();
-                    self.violations.extend(refusal.violations.into_iter().map(|violation| Violation {
-                        field: if field.is_empty() { violation.field } else { field.clone() },
-                        ..violation
-                    }));
+                    self.violations.extend(
+                        refusal.violations.into_iter().map(|violation| Violation {
+                            field: if field.is_empty() { violation.field } else { field.clone() },
+                            ..violation
+                        }),
+                    );
                 }
                 None
             }
@@ -162,12 +164,7 @@ impl Violations {
     pub fn finish(self) -> Result<(), Refusal> {
         let Some(reason) = self.first_reason else { return Ok(()) };
         let message = self.violations.iter().map(|violation| violation.description.as_str()).collect::<Vec<_>>();
-        Err(Refusal {
-            kind: RefusalKind::Invalid,
-            reason,
-            message: message.join("; "),
-            violations: self.violations,
-        })
+        Err(Refusal { kind: RefusalKind::Invalid, reason, message: message.join("; "), violations: self.violations })
     }
 }
 

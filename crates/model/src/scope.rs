@@ -90,9 +90,8 @@ impl FromStr for Region {
     fn from_str(text: &str) -> Result<Self, Refusal> {
         let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         // A digit at the end keeps `us-east-1a` a zone and never a region.
-        let fits = (1..=MAX_REGION_LENGTH).contains(&text.len())
-            && text.bytes().all(plain)
-            && text.ends_with(|last: char| last.is_ascii_digit());
+        let fits =
+            (1..=MAX_REGION_LENGTH).contains(&text.len()) && text.bytes().all(plain) && text.ends_with(|last: char| last.is_ascii_digit());
         fits.then(|| Self(Arc::from(text))).ok_or_else(|| {
             Refusal::invalid(
                 "gureum-region",

@@ -105,9 +105,9 @@ mod tests {
 
     #[test]
     fn every_bad_tag_is_named() {
-        let refusal = tags(&[("", "x"), ("aws:x", ""), ("a", "1"), ("a", "2")]).err().map(|refusal| {
-            refusal.violations.into_iter().map(|violation| violation.field).collect::<Vec<_>>()
-        });
+        let refusal = tags(&[("", "x"), ("aws:x", ""), ("a", "1"), ("a", "2")])
+            .err()
+            .map(|refusal| refusal.violations.into_iter().map(|violation| violation.field).collect::<Vec<_>>());
         assert_eq!(refusal, Some(vec!["tags[0].key".into(), "tags[1].key".into(), "tags[3].key".into()]));
     }
 

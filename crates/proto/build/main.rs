@@ -115,7 +115,10 @@ fn modules(ours: &FileDescriptorSet) -> Result<String, Box<dyn Error>> {
     for package in packages.keys() {
         let parts: Vec<&str> = package.split('.').skip(1).collect();
         let [name, version] = parts[..] else { return Err(format!("package {package} is not gureum.<service>.<version>").into()) };
-        writeln!(code, "#[doc = \"The contract `{package}`.\"]\npub mod {name} {{ pub mod {version} {{ include!(concat!(env!(\"OUT_DIR\"), \"/{package}.rs\")); }} }}")?;
+        writeln!(
+            code,
+            "#[doc = \"The contract `{package}`.\"]\npub mod {name} {{ pub mod {version} {{ include!(concat!(env!(\"OUT_DIR\"), \"/{package}.rs\")); }} }}"
+        )?;
     }
     Ok(code)
 }

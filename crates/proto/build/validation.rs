@@ -54,7 +54,8 @@ fn field_checks(pool: &DescriptorPool, field: &FieldDescriptor) -> Result<String
         let mut inner = String::new();
         for rule in items {
             let plain = Rule { path: rule.path.trim_start_matches("repeated.items.").to_owned(), value: rule.value.clone() };
-            inner += &value_check(field, &plain, "value", "&path.item(FIELD, place)".replace("FIELD", &format!("{:?}", field.name())).as_str())?;
+            inner +=
+                &value_check(field, &plain, "value", "&path.item(FIELD, place)".replace("FIELD", &format!("{:?}", field.name())).as_str())?;
         }
         if own_message(&field.kind()) {
             writeln!(inner, "crate::Validate::check(value, path.item({:?}, place), found);", field.name())?;
@@ -130,22 +131,29 @@ fn value_check(field: &FieldDescriptor, rule: &Rule, value: &str, place: &str) -
         "enum.not_in" => {
             let (Kind::Enum(kind), Value::List(refused)) = (field.kind(), &rule.value) else { return Err(rule.unknown(field)) };
             let numbers: Vec<i32> = refused.iter().filter_map(Value::as_i32).collect();
-            let names: Vec<String> = kind.values().filter(|value| !numbers.contains(&value.number())).map(|value| value.name().to_owned()).collect();
+            let names: Vec<String> =
+                kind.values().filter(|value| !numbers.contains(&value.number())).map(|value| value.name().to_owned()).collect();
             format!("not_among({place}, *{value}, &{numbers:?}, &{names:?}, found)")
         }
         path => match path.split_once('.') {
             Some(("int32" | "int64" | "uint32" | "uint64", bound @ ("gte" | "lte" | "gt" | "lt"))) => {
                 let limit = rule.integer(field)?;
-                format!("{}({place}, i128::from(*{value}), {limit}, found)", match bound {
-                    "gte" => "at_least",
-                    "lte" => "at_most",
-                    "gt" => "above",
-                    _ => "below",
-                })
+                format!(
+                    "{}({place}, i128::from(*{value}), {limit}, found)",
+                    match bound {
+                        "gte" => "at_least",
+                        "lte" => "at_most",
+                        "gt" => "above",
+                        _ => "below",
+                    }
+                )
             }
             Some(("double" | "float", bound @ ("gte" | "lte"))) => {
                 let limit = rule.float(field)?;
-                format!("{}({place}, f64::from(*{value}), {limit:?}, found)", if bound == "gte" { "float_at_least" } else { "float_at_most" })
+                format!(
+                    "{}({place}, f64::from(*{value}), {limit:?}, found)",
+                    if bound == "gte" { "float_at_least" } else { "float_at_most" }
+                )
             }
             _ => return Err(rule.unknown(field)),
         },

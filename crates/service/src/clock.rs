@@ -54,7 +54,9 @@ impl Clock {
         Self(Arc::new(match setting {
             ClockSetting::Real => Face::Real,
             ClockSetting::Scaled { factor } => Face::Scaled { factor, origin },
-            ClockSetting::Virtual { start } => Face::Virtual(VirtualClock { now: watch::Sender::new(start), timers: Mutex::default(), path: None }),
+            ClockSetting::Virtual { start } => {
+                Face::Virtual(VirtualClock { now: watch::Sender::new(start), timers: Mutex::default(), path: None })
+            }
         }))
     }
 
@@ -67,7 +69,11 @@ impl Clock {
         std::fs::create_dir_all(directory)?;
         let path = directory.join("virtual-time");
         let start = match std::fs::read_to_string(&path) {
-            Ok(text) => text.trim().parse().map(Timestamp::from_micros).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("{} holds no time", path.display())))?,
+            Ok(text) => text
+                .trim()
+                .parse()
+                .map(Timestamp::from_micros)
+                .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("{} holds no time", path.display())))?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => start,
             Err(error) => return Err(error),
         };

@@ -34,7 +34,9 @@ impl ClockPeerService for ClockApi {
         let time = request.into_inner().time.unwrap_or_default();
         let (clock, time) = (self.clock.clone(), wire::from_timestamp(&time));
         let moved = tokio::task::spawn_blocking(move || clock.advance_to(time)).await;
-        let moved = moved.map_err(|error| Error::Internal(error.to_string()))?.map_err(|error| Error::Internal(format!("keeping the virtual time: {error}")))?;
+        let moved = moved
+            .map_err(|error| Error::Internal(error.to_string()))?
+            .map_err(|error| Error::Internal(format!("keeping the virtual time: {error}")))?;
         let now = moved.ok_or_else(|| {
             let text = "this region's clock is not virtual; start it with --time-scale virtual";
             Error::from(Refusal::new(RefusalKind::Unsupported, "UnsupportedOperation", text))

@@ -181,7 +181,11 @@ impl ConfigError {
 impl<S: DeserializeOwned + Default> ServiceConfig<S> {
     /// Reads file, environment (pairs as [`std::env::vars`] gives them) and flags (`key=value`), later
     /// ones over earlier ones, and checks the whole.
-    pub fn load(file: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>, flags: &[String]) -> Result<Self, ConfigError> {
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &[String],
+    ) -> Result<Self, ConfigError> {
         let mut table = match file {
             None => toml::Table::new(),
             Some(path) => {
@@ -191,7 +195,9 @@ impl<S: DeserializeOwned + Default> ServiceConfig<S> {
         };
         let mut faults = Vec::new();
         for (name, value) in environment {
-            if let Some(key) = name.strip_prefix("GUREUM_").filter(|key| key.contains("__") || TOP_LEVEL.contains(&key.to_lowercase().as_str())) {
+            if let Some(key) =
+                name.strip_prefix("GUREUM_").filter(|key| key.contains("__") || TOP_LEVEL.contains(&key.to_lowercase().as_str()))
+            {
                 set(&mut table, &key.to_lowercase().replace("__", "."), &value, &mut faults);
             }
         }
@@ -279,7 +285,9 @@ mod tests {
 
     #[test]
     fn every_fault_is_told_at_once() {
-        let error = load(&[], &["listen=127.0.0.1:80", "peers.security=127.0.0.1:81", "max_message_bytes=1"]).map(|_| ()).map_err(|error| error.faults.len());
+        let error = load(&[], &["listen=127.0.0.1:80", "peers.security=127.0.0.1:81", "max_message_bytes=1"])
+            .map(|_| ())
+            .map_err(|error| error.faults.len());
         assert_eq!(error, Err(3));
         let unknown = load(&[], &["listen=unix:/a", "colour=red"]).map(|_| ()).map_err(|error| error.to_string());
         assert!(unknown.is_err_and(|text| text.contains("colour")));

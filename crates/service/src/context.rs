@@ -104,7 +104,8 @@ impl RequestContext {
 /// A new span in the caller's trace, or a new trace. <https://www.w3.org/TR/trace-context/>
 fn child_of(parent: Option<&str>, ids: &IdSource) -> String {
     let span = (ids.next_number() as u64).max(1);
-    let hex = |text: &str, digits: usize| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    let hex =
+        |text: &str, digits: usize| text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
     let parts: Vec<&str> = parent.unwrap_or_default().split('-').collect();
     match parts[..] {
         ["00", trace, parent, flags] if hex(trace, 32) && hex(parent, 16) && hex(flags, 2) && trace.bytes().any(|byte| byte != b'0') => {
@@ -204,7 +205,9 @@ where
         Ok(Ok(Ok(response))) => response,
         Ok(Ok(Err(never))) => match never {},
         Ok(Err(_elapsed)) => Status::deadline_exceeded("the deadline passed before there was an answer").into_http(),
-        Err(_panic) => CURRENT.scope(context, async { Status::from(error::Error::Internal(format!("{method} panicked"))) }).await.into_http(),
+        Err(_panic) => {
+            CURRENT.scope(context, async { Status::from(error::Error::Internal(format!("{method} panicked"))) }).await.into_http()
+        }
     };
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(REQUEST_ID_HEADER, value);
@@ -226,7 +229,9 @@ mod tests {
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let child = child_of(Some(parent), &ids);
         assert!(child.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && child.ends_with("-01") && child != parent);
-        for bad in ["", "00-00000000000000000000000000000000-b7ad6b7169203331-01", "ff-x", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"] {
+        for bad in
+            ["", "00-00000000000000000000000000000000-b7ad6b7169203331-01", "ff-x", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331"]
+        {
             assert!(!child_of(Some(bad), &ids).contains("0af7651916cd43dd8448eb211c80319c"));
         }
     }

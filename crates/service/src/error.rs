@@ -138,7 +138,8 @@ mod tests {
         assert_eq!(status.code(), Code::InvalidArgument);
         let details = status.get_error_details();
         assert_eq!(details.error_info().map(|info| info.reason.as_str()), Some("MissingParameter"));
-        let fields = details.bad_request().map(|bad| bad.field_violations.iter().map(|violation| violation.field.clone()).collect::<Vec<_>>());
+        let fields =
+            details.bad_request().map(|bad| bad.field_violations.iter().map(|violation| violation.field.clone()).collect::<Vec<_>>());
         assert_eq!(fields, Some(vec!["group_name".to_owned()]));
     }
 

@@ -25,8 +25,8 @@ pub mod peer;
 pub mod reconcile;
 pub mod server;
 pub mod telemetry;
-pub mod wire;
 pub mod watch;
+pub mod wire;
 
 pub use activity::Activity;
 pub use clock::Clock;

@@ -16,7 +16,6 @@ pub struct Answer<A> {
     created: Option<Created>,
 }
 
-
 struct Created {
     table: &'static str,
     key: String,
@@ -53,7 +52,8 @@ where
     D: Into<Answer<A>>,
     F: FnOnce(&mut Transaction<'_, T>) -> Result<D, Refusal> + Send + 'static,
 {
-    let token = (!request.client_token().is_empty()).then(|| (TokenKey::new(scope, Q::NAME, request.client_token()), fingerprint(&request.encode_to_vec())));
+    let token = (!request.client_token().is_empty())
+        .then(|| (TokenKey::new(scope, Q::NAME, request.client_token()), fingerprint(&request.encode_to_vec())));
     let dry_run = request.dry_run();
     let decided = move |transaction: &mut Transaction<'_, T>| {
         if let Some((key, parameters)) = &token
@@ -78,12 +78,20 @@ where
 }
 
 /// What a repeated call is answered, if this is one.
-pub fn recall<T: Tables, A: Message + Default>(transaction: &Transaction<'_, T>, key: &TokenKey, parameters: u128) -> Result<Option<A>, Refusal> {
+pub fn recall<T: Tables, A: Message + Default>(
+    transaction: &Transaction<'_, T>,
+    key: &TokenKey,
+    parameters: u128,
+) -> Result<Option<A>, Refusal> {
     match transaction.recall(key, parameters) {
         Recall::New => Ok(None),
         Recall::Mismatch => Err(mismatch()),
         Recall::Answered(bytes) => A::decode(bytes.as_slice()).map(Some).map_err(|error| {
-            Refusal::new(RefusalKind::Conflict, "IdempotentParameterMismatch", format!("the stored answer of this client token cannot be read: {error}"))
+            Refusal::new(
+                RefusalKind::Conflict,
+                "IdempotentParameterMismatch",
+                format!("the stored answer of this client token cannot be read: {error}"),
+            )
         }),
     }
 }

@@ -75,7 +75,10 @@ impl Peer {
                 }))
             }
             Listen::Tcp(address) => {
-                let mut endpoint = Endpoint::from_shared(format!("https://{address}")).map_err(invalid)?.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+                let mut endpoint = Endpoint::from_shared(format!("https://{address}"))
+                    .map_err(invalid)?
+                    .connect_timeout(CONNECT_TIMEOUT)
+                    .tcp_nodelay(true);
                 if let Some(tls) = tls {
                     endpoint = endpoint.tls_config(client_tls(tls)?).map_err(invalid)?;
                 }

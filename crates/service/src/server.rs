@@ -175,7 +175,8 @@ impl<T: Tables> Service<T> {
                 futures::future::Either::Left(router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop))
             }
             Listen::Tcp(address) => {
-                let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { listen: self.listen.clone(), source })?;
+                let listener =
+                    TcpListener::bind(address).await.map_err(|source| StartError::Listen { listen: self.listen.clone(), source })?;
                 ready();
                 futures::future::Either::Right(router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop))
             }
@@ -205,9 +206,14 @@ impl<T: Tables> Service<T> {
             .register_encoded_file_descriptor_set(gureum_proto::DESCRIPTORS)
             .build_v1()
             .map_err(StartError::Reflection)?;
-        let clock = ClockPeerServiceServer::new(ClockApi { clock: self.clock.clone(), activity: self.activity.clone(), sequence: self.store.sequence() });
+        let clock = ClockPeerServiceServer::new(ClockApi {
+            clock: self.clock.clone(),
+            activity: self.activity.clone(),
+            sequence: self.store.sequence(),
+        });
         let page = get(move || async move { render(&registry) });
-        let routes = Routes::from(routes.add_service(health).add_service(reflection).add_service(clock).into_axum_router().route("/metrics", page));
+        let routes =
+            Routes::from(routes.add_service(health).add_service(reflection).add_service(clock).into_axum_router().route("/metrics", page));
         let mut server = Server::builder()
             .accept_http1(true)
             .max_concurrent_streams(Some(MAX_STREAMS_PER_CONNECTION))
@@ -220,7 +226,11 @@ impl<T: Tables> Service<T> {
 }
 
 /// Ends with what is served, or when it has been draining for too long.
-async fn with_patience(served: impl Future<Output = Result<(), tonic::transport::Error>>, shutdown: &CancellationToken, patience: Duration) -> Result<(), StartError> {
+async fn with_patience(
+    served: impl Future<Output = Result<(), tonic::transport::Error>>,
+    shutdown: &CancellationToken,
+    patience: Duration,
+) -> Result<(), StartError> {
     let too_long = async {
         shutdown.cancelled().await;
         tokio::time::sleep(patience).await;

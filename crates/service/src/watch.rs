@@ -81,7 +81,12 @@ where
     Ok(Box::pin(ReceiverStream::new(receiver)))
 }
 
-async fn follow<T: Tables, M: WatchMessage>(store: &Store<T>, scope: Option<&Scope>, mut after: u64, sender: &mpsc::Sender<Result<M, Status>>) -> Option<()> {
+async fn follow<T: Tables, M: WatchMessage>(
+    store: &Store<T>,
+    scope: Option<&Scope>,
+    mut after: u64,
+    sender: &mpsc::Sender<Result<M, Status>>,
+) -> Option<()> {
     let mut sequence = store.sequence();
     loop {
         let latest = *sequence.borrow_and_update();

@@ -72,7 +72,11 @@ impl ClockApi {
                 return Ok(look.next_timer);
             }
             if monotonic() > patience {
-                let text = format!("the services are not quiet after {} s of real time; the clock stays at {}", QUIET_PATIENCE.as_secs(), self.clock.now());
+                let text = format!(
+                    "the services are not quiet after {} s of real time; the clock stays at {}",
+                    QUIET_PATIENCE.as_secs(),
+                    self.clock.now()
+                );
                 return Err(Refusal::new(RefusalKind::Unavailable, "NotQuiet", text).into());
             }
             before = Some(look);
@@ -108,7 +112,9 @@ impl ClockApi {
         }
         let clock = self.clock.clone();
         let moved = tokio::task::spawn_blocking(move || clock.advance_to(time)).await;
-        moved.map_err(|error| Error::Internal(error.to_string()))?.map_err(|error| Error::Internal(format!("keeping the virtual time: {error}")))?;
+        moved
+            .map_err(|error| Error::Internal(error.to_string()))?
+            .map_err(|error| Error::Internal(format!("keeping the virtual time: {error}")))?;
         Ok(())
     }
 }

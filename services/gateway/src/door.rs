@@ -13,7 +13,10 @@ use std::{
 };
 
 use gureum_model::{AccountId, Refusal, RefusalKind, Scope};
-use gureum_proto::{codec::ERROR_DOMAIN, network::v1::{EnsureScopeRequest, network_peer_service_client::NetworkPeerServiceClient}};
+use gureum_proto::{
+    codec::ERROR_DOMAIN,
+    network::v1::{EnsureScopeRequest, network_peer_service_client::NetworkPeerServiceClient},
+};
 use gureum_service::{
     Error, Peer,
     clock::monotonic,
@@ -51,12 +54,16 @@ impl Door {
             return Ok(claimed);
         }
         let shown = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
-        let known = shown.and_then(|shown| shown.split_once(':')).and_then(|(id, secret)| {
-            self.settings.access_keys.iter().find(|key| same(&key.id, id) & same(&key.secret, secret))
-        });
+        let known = shown
+            .and_then(|shown| shown.split_once(':'))
+            .and_then(|(id, secret)| self.settings.access_keys.iter().find(|key| same(&key.id, id) & same(&key.secret, secret)));
         let Some(key) = known else {
             let text = "this region demands an access key: send the metadata \"authorization: Bearer ID:SECRET\"";
-            return Err(Status::with_error_details(Code::Unauthenticated, text, ErrorDetails::with_error_info("AuthFailure", ERROR_DOMAIN, [])));
+            return Err(Status::with_error_details(
+                Code::Unauthenticated,
+                text,
+                ErrorDetails::with_error_info("AuthFailure", ERROR_DOMAIN, []),
+            ));
         };
         let account: AccountId = key.account.parse().map_err(|refusal: Refusal| Status::from(Error::from(refusal)))?;
         if headers.contains_key(ACCOUNT_HEADER) && claimed.account != account {

@@ -16,7 +16,9 @@ impl EventFilter {
     pub fn passes(&self, event: &proto::CloudEvent) -> bool {
         let any = |wanted: &[String], actual: &str| wanted.is_empty() || wanted.iter().any(|wanted| wanted == actual);
         let matches = |wanted: &String| wanted.strip_suffix('*').map_or(*wanted == event.r#type, |start| event.r#type.starts_with(start));
-        (self.types.is_empty() || self.types.iter().any(matches)) && any(&self.subjects, &event.subject) && any(&self.sources, &event.source)
+        (self.types.is_empty() || self.types.iter().any(matches))
+            && any(&self.subjects, &event.subject)
+            && any(&self.sources, &event.source)
     }
 }
 
@@ -38,7 +40,12 @@ mod tests {
 
     #[test]
     fn empty_parts_pass_everything() {
-        let event = proto::CloudEvent { r#type: "gureum.compute.v1.InstanceStateChanged".into(), subject: "i-1".into(), source: "/gureum/compute".into(), ..Default::default() };
+        let event = proto::CloudEvent {
+            r#type: "gureum.compute.v1.InstanceStateChanged".into(),
+            subject: "i-1".into(),
+            source: "/gureum/compute".into(),
+            ..Default::default()
+        };
         let types = |pattern: &str| EventFilter { types: vec![pattern.into()], ..EventFilter::default() };
         assert!(EventFilter::default().passes(&event));
         assert!(types("gureum.compute.*").passes(&event));

@@ -25,7 +25,9 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use gureum_proto::{
     compute::v1::{WatchAllRequest as ComputeWatch, compute_peer_service_client::ComputePeerServiceClient},
-    gateway::v1::{clock_service_server::ClockServiceServer, event_service_server::EventServiceServer, tagging_service_server::TaggingServiceServer},
+    gateway::v1::{
+        clock_service_server::ClockServiceServer, event_service_server::EventServiceServer, tagging_service_server::TaggingServiceServer,
+    },
     network::v1::{WatchAllRequest as NetworkWatch, network_peer_service_client::NetworkPeerServiceClient},
     security::v1::{WatchAllRequest as SecurityWatch, security_peer_service_client::SecurityPeerServiceClient},
 };
@@ -48,7 +50,11 @@ use crate::{
 };
 
 /// Runs the gateway until it is told to stop. `ready` is told the door's address once it accepts.
-pub async fn run(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: impl FnOnce(SocketAddr) + Send + 'static) -> Result<(), StartError> {
+pub async fn run(
+    config: ServiceConfig<Settings>,
+    shutdown: CancellationToken,
+    ready: impl FnOnce(SocketAddr) + Send + 'static,
+) -> Result<(), StartError> {
     let settings = config.settings.clone();
     if let Some(fault) = settings.faults().into_iter().next() {
         return Err(StartError::Setting { name: "settings", reason: fault });
@@ -86,7 +92,13 @@ pub async fn run(config: ServiceConfig<Settings>, shutdown: CancellationToken, r
 }
 
 /// Listens for callers.
-async fn open_door(service: &mut Service<Schema>, settings: &Settings, own: Routes, door: Arc<Door>, ready: impl FnOnce(SocketAddr) + Send + 'static) -> Result<(), StartError> {
+async fn open_door(
+    service: &mut Service<Schema>,
+    settings: &Settings,
+    own: Routes,
+    door: Arc<Door>,
+    ready: impl FnOnce(SocketAddr) + Send + 'static,
+) -> Result<(), StartError> {
     let listen_error = |source| StartError::Listen { listen: gureum_service::Listen::Tcp(settings.door), source };
     let listener = TcpListener::bind(settings.door).await.map_err(listen_error)?;
     let address = listener.local_addr().map_err(listen_error)?;
@@ -103,7 +115,9 @@ async fn open_door(service: &mut Service<Schema>, settings: &Settings, own: Rout
     let router = own.route("/metrics", page).fallback_service(Proxy(door.clone()));
     let mut server = Server::builder().accept_http1(true).max_concurrent_streams(Some(MAX_STREAMS)).tcp_nodelay(true);
     if let Some(tls) = &settings.door_tls {
-        let read = |path: &std::path::PathBuf| std::fs::read(path).map_err(|error| StartError::Setting { name: "door_tls", reason: format!("{}: {error}", path.display()) });
+        let read = |path: &std::path::PathBuf| {
+            std::fs::read(path).map_err(|error| StartError::Setting { name: "door_tls", reason: format!("{}: {error}", path.display()) })
+        };
         let identity = Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?);
         server = server.tls_config(ServerTlsConfig::new().identity(identity)).map_err(StartError::Serve)?;
     }

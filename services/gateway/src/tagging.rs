@@ -59,7 +59,11 @@ fn owner(id: &str) -> Option<Owner> {
 fn split(ids: &[String]) -> Result<Vec<(Owner, Vec<String>)>, Refusal> {
     let mut violations = gureum_model::refusal::Violations::new();
     for (place, id) in ids.iter().enumerate().filter(|(_, id)| owner(id).is_none()) {
-        violations.add_as("InvalidID", format!("resource_ids[{place}]"), format!("the ID '{id}' is not valid: no kind of resource has such ids"));
+        violations.add_as(
+            "InvalidID",
+            format!("resource_ids[{place}]"),
+            format!("the ID '{id}' is not valid: no kind of resource has such ids"),
+        );
     }
     violations.finish()?;
     let of = |wanted: Owner| ids.iter().filter(|id| owner(id) == Some(wanted)).cloned().collect::<Vec<_>>();
@@ -67,7 +71,11 @@ fn split(ids: &[String]) -> Result<Vec<(Owner, Vec<String>)>, Refusal> {
 }
 
 fn part_token(token: &str, owner: Owner) -> String {
-    if token.is_empty() { String::new() } else { format!("{:032x}", gureum_store::token::fingerprint(format!("{token}/{owner:?}").as_bytes())) }
+    if token.is_empty() {
+        String::new()
+    } else {
+        format!("{:032x}", gureum_store::token::fingerprint(format!("{token}/{owner:?}").as_bytes()))
+    }
 }
 
 /// A dry run that would have succeeded is what a check is for.
@@ -96,43 +104,64 @@ macro_rules! call {
 impl Tagging {
     async fn create(&self, owner: Owner, ids: &[String], request: &proto::CreateTagsRequest, dry_run: bool) -> Result<(), Status> {
         let client_token = if dry_run { String::new() } else { part_token(&request.client_token, owner) };
-        let outcome: Result<(), Error> = call!(self, owner, create_tags, CreateTagsRequest {
-            client_token: client_token,
-            dry_run: dry_run,
-            resource_ids: ids.to_vec(),
-            tags: request.tags.clone(),
-        });
+        let outcome: Result<(), Error> = call!(
+            self,
+            owner,
+            create_tags,
+            CreateTagsRequest { client_token: client_token, dry_run: dry_run, resource_ids: ids.to_vec(), tags: request.tags.clone() }
+        );
         passed(outcome.map_err(Status::from))
     }
 
     async fn delete(&self, owner: Owner, ids: &[String], request: &proto::DeleteTagsRequest, dry_run: bool) -> Result<(), Status> {
         let client_token = if dry_run { String::new() } else { part_token(&request.client_token, owner) };
-        let outcome: Result<(), Error> = call!(self, owner, delete_tags, DeleteTagsRequest {
-            client_token: client_token,
-            dry_run: dry_run,
-            resource_ids: ids.to_vec(),
-            tags: request.tags.clone(),
-        });
+        let outcome: Result<(), Error> = call!(
+            self,
+            owner,
+            delete_tags,
+            DeleteTagsRequest { client_token: client_token, dry_run: dry_run, resource_ids: ids.to_vec(), tags: request.tags.clone() }
+        );
         passed(outcome.map_err(Status::from))
     }
 
-    async fn page(&self, owner: Owner, request: &proto::DescribeTagsRequest, page_size: i32, page_token: String) -> Result<(Vec<TagDescription>, String), Status> {
+    async fn page(
+        &self,
+        owner: Owner,
+        request: &proto::DescribeTagsRequest,
+        page_size: i32,
+        page_token: String,
+    ) -> Result<(Vec<TagDescription>, String), Status> {
         let filters = request.filters.clone();
         match owner {
             Owner::Security => {
                 let request = security::DescribeTagsRequest { page_size, page_token, filters };
                 let answer = SecurityServiceClient::new(self.security.channel()).describe_tags(request).await;
-                answer.map(|answer| { let page = answer.into_inner(); (page.tags, page.next_page_token) }).map_err(|status| self.security.error(status).into())
+                answer
+                    .map(|answer| {
+                        let page = answer.into_inner();
+                        (page.tags, page.next_page_token)
+                    })
+                    .map_err(|status| self.security.error(status).into())
             }
             Owner::Network => {
                 let request = network::DescribeTagsRequest { page_size, page_token, filters };
                 let answer = NetworkServiceClient::new(self.network.channel()).describe_tags(request).await;
-                answer.map(|answer| { let page = answer.into_inner(); (page.tags, page.next_page_token) }).map_err(|status| self.network.error(status).into())
+                answer
+                    .map(|answer| {
+                        let page = answer.into_inner();
+                        (page.tags, page.next_page_token)
+                    })
+                    .map_err(|status| self.network.error(status).into())
             }
             Owner::Compute => {
                 let request = compute::DescribeTagsRequest { page_size, page_token, filters };
                 let answer = ComputeServiceClient::new(self.compute.channel()).describe_tags(request).await;
-                answer.map(|answer| { let page = answer.into_inner(); (page.tags, page.next_page_token) }).map_err(|status| self.compute.error(status).into())
+                answer
+                    .map(|answer| {
+                        let page = answer.into_inner();
+                        (page.tags, page.next_page_token)
+                    })
+                    .map_err(|status| self.compute.error(status).into())
             }
         }
     }

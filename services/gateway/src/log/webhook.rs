@@ -6,7 +6,10 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use gureum_model::{Timestamp, id::WebhookId};
 use gureum_proto::gateway::v1::CloudEvent;
-use gureum_service::{Clock, reconcile::{Outcome, Reconcile, Waker}};
+use gureum_service::{
+    Clock,
+    reconcile::{Outcome, Reconcile, Waker},
+};
 use gureum_store::{Record, Store, WriteError};
 use hmac::{Hmac, Mac};
 use http::{Method, Request, header::CONTENT_TYPE};
@@ -135,7 +138,8 @@ impl Deliveries {
 
     fn next_redriven(&self, webhook: WebhookId) -> Option<DeadLetter> {
         let state = self.0.store.read();
-        let letters = state.dead_letters.scan(&DeadLetter::prefix(webhook), None).find(|letter| letter.redrive).map(|row| row.record.clone());
+        let letters =
+            state.dead_letters.scan(&DeadLetter::prefix(webhook), None).find(|letter| letter.redrive).map(|row| row.record.clone());
         letters
     }
 

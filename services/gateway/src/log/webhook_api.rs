@@ -21,7 +21,10 @@ impl EventService for LogApi {
         Ok(Response::new(self.subscribe_to(scope(), request.into_inner())?))
     }
 
-    async fn create_webhook(&self, request: Request<proto::CreateWebhookRequest>) -> Result<Response<proto::CreateWebhookResponse>, Status> {
+    async fn create_webhook(
+        &self,
+        request: Request<proto::CreateWebhookRequest>,
+    ) -> Result<Response<proto::CreateWebhookResponse>, Status> {
         let (scope, request) = (scope(), request.into_inner());
         let webhook = Webhook {
             id: self.ids.next(),
@@ -51,12 +54,18 @@ impl EventService for LogApi {
         Ok(Response::new(created.await?))
     }
 
-    async fn describe_webhooks(&self, request: Request<proto::DescribeWebhooksRequest>) -> Result<Response<proto::DescribeWebhooksResponse>, Status> {
+    async fn describe_webhooks(
+        &self,
+        request: Request<proto::DescribeWebhooksRequest>,
+    ) -> Result<Response<proto::DescribeWebhooksResponse>, Status> {
         let (scope, request) = (scope(), request.into_inner());
         Ok(Response::new(describe(&self.log.store.read(), &scope, request).map_err(Error::from)?))
     }
 
-    async fn delete_webhook(&self, request: Request<proto::DeleteWebhookRequest>) -> Result<Response<proto::DeleteWebhookResponse>, Status> {
+    async fn delete_webhook(
+        &self,
+        request: Request<proto::DeleteWebhookRequest>,
+    ) -> Result<Response<proto::DeleteWebhookResponse>, Status> {
         let (scope, request) = (scope(), request.into_inner());
         let id = parse_id(&request.webhook_id)?;
         let key = Webhook::list_key(&scope, id);
@@ -71,7 +80,10 @@ impl EventService for LogApi {
         Ok(Response::new(deleted.await?))
     }
 
-    async fn describe_dead_letters(&self, request: Request<proto::DescribeDeadLettersRequest>) -> Result<Response<proto::DescribeDeadLettersResponse>, Status> {
+    async fn describe_dead_letters(
+        &self,
+        request: Request<proto::DescribeDeadLettersRequest>,
+    ) -> Result<Response<proto::DescribeDeadLettersResponse>, Status> {
         let (scope, request) = (scope(), request.into_inner());
         let id = parse_id(&request.webhook_id)?;
         let state = self.log.store.read();
@@ -87,14 +99,18 @@ impl EventService for LogApi {
         Ok(Response::new(proto::DescribeDeadLettersResponse { dead_letters: dead_letters.collect(), next_page_token }))
     }
 
-    async fn redrive_dead_letters(&self, request: Request<proto::RedriveDeadLettersRequest>) -> Result<Response<proto::RedriveDeadLettersResponse>, Status> {
+    async fn redrive_dead_letters(
+        &self,
+        request: Request<proto::RedriveDeadLettersRequest>,
+    ) -> Result<Response<proto::RedriveDeadLettersResponse>, Status> {
         let (scope, request) = (scope(), request.into_inner());
         let id = parse_id(&request.webhook_id)?;
         let key = Webhook::list_key(&scope, id);
         let wanted = key.clone();
         let answer = mutate(&self.log.store, &scope, &request, move |transaction| {
             transaction.webhooks.get(&wanted).ok_or_else(|| Refusal::not_found(id))?;
-            let letters: Vec<DeadLetter> = transaction.dead_letters.scan(&DeadLetter::prefix(id), None).map(|row| row.record.clone()).collect();
+            let letters: Vec<DeadLetter> =
+                transaction.dead_letters.scan(&DeadLetter::prefix(id), None).map(|row| row.record.clone()).collect();
             let redriven = letters.len() as u32;
             for letter in letters {
                 transaction.put(DeadLetter { redrive: true, ..letter });
@@ -122,7 +138,11 @@ fn parse_id(text: &str) -> Result<WebhookId, Error> {
     Ok(text.parse::<WebhookId>().map_err(Refusal::from)?)
 }
 
-fn describe(state: &State<Schema>, scope: &gureum_model::Scope, request: proto::DescribeWebhooksRequest) -> Result<proto::DescribeWebhooksResponse, Refusal> {
+fn describe(
+    state: &State<Schema>,
+    scope: &gureum_model::Scope,
+    request: proto::DescribeWebhooksRequest,
+) -> Result<proto::DescribeWebhooksResponse, Refusal> {
     let mut violations = Violations::new();
     let ids: Vec<WebhookId> = violations.ids("webhook_ids", &request.webhook_ids);
     let filters = violations.check("", Filters::for_kind::<Webhook>(wire::filters(request.filters))).unwrap_or_default();

@@ -153,6 +153,9 @@ pub struct TelemetryConfig {
     /// One JSON object a line instead of text. Default false.
     #[serde(default)]
     pub log_json: bool,
+    /// Where traces are sent by OTLP over gRPC: `http://127.0.0.1:4317`. Absent: nowhere.
+    #[serde(default)]
+    pub otlp_endpoint: Option<String>,
 }
 
 fn default_log() -> String {
@@ -161,7 +164,7 @@ fn default_log() -> String {
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
-        Self { log: default_log(), log_json: false }
+        Self { log: default_log(), log_json: false, otlp_endpoint: None }
     }
 }
 

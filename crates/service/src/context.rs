@@ -17,7 +17,7 @@ use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
-use crate::{activity::Activity, clock::monotonic, error, metrics::CallMetrics};
+use crate::{activity::Activity, clock::monotonic, error, metrics::CallMetrics, telemetry};
 
 /// Metadata with the account: 12 digits.
 pub const ACCOUNT_HEADER: &str = "gureum-account";
@@ -193,11 +193,16 @@ where
     let method: Arc<str> = Arc::from(request.uri().path().trim_start_matches('/'));
     // Whoever asks about the clock waits for quiet; that question is not work.
     let _active = (!method.starts_with("gureum.clock.")).then(|| layer.activity.begin());
-    let context = match RequestContext::from_headers(request.headers(), &layer.ids) {
+    let caller = request.headers().get(TRACEPARENT_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let mut context = match RequestContext::from_headers(request.headers(), &layer.ids) {
         Ok(context) => context,
         Err(refusal) => return Ok(error::refused(&refusal).into_http()),
     };
     let span = tracing::info_span!("call", service = layer.service, method = &*method, request_id = &*context.request_id, traceparent = &*context.traceparent, scope = %context.scope);
+    telemetry::continue_trace(&span, caller.as_deref());
+    if let Some(traceparent) = telemetry::traceparent_of(&span) {
+        context.traceparent = Arc::from(traceparent);
+    }
     let (request_id, deadline) = (context.request_id.clone(), context.deadline);
     let work = CURRENT.scope(context.clone(), inner.call(request));
     let guarded = AssertUnwindSafe(tokio::time::timeout_at(deadline.into(), work)).catch_unwind();

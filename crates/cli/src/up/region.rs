@@ -1,0 +1,238 @@
+//! What a region consists of: its directory, its members, and what each of them is told.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    net::SocketAddr,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use gureum_gateway::settings::Settings as GatewaySettings;
+use gureum_model::{ClockSetting, Timestamp};
+use gureum_network::Settings as NetworkSettings;
+use gureum_node::Settings as NodeSettings;
+use gureum_service::{
+    Clock, Listen, ServiceConfig,
+    config::{ClockConfig, NoSettings, StoreConfig, TelemetryConfig},
+};
+use serde::{Deserialize, Serialize};
+
+use super::slice::{Slice, SliceError};
+
+/// The longest path of a Unix socket that Linux takes, less a margin for the names in it.
+const MAX_DIRECTORY_LENGTH: usize = 80;
+
+/// What outlives a region's processes beside the services' stores.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Remembered {
+    /// The slice of 127.0.0.0/8 from which its public addresses come.
+    slice: u8,
+    clock: ClockSetting,
+    /// When it first started.
+    origin: Timestamp,
+}
+
+/// Why a region cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum RegionError {
+    #[error("{operation} {}", path.display())]
+    Io {
+        operation: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} cannot be read: {reason}", path.display())]
+    Remembered { path: PathBuf, reason: String },
+    #[error("the region in {} began with the time scale {before}; it cannot go on with {wanted}. Start it with --time-scale {before}, or choose another directory", path.display())]
+    OtherClock { path: PathBuf, before: ClockSetting, wanted: ClockSetting },
+    #[error("the directory {} is too long for the sockets in it: Linux allows 107 characters", path.display())]
+    TooLong { path: PathBuf },
+    #[error(transparent)]
+    Slice(#[from] SliceError),
+}
+
+/// How a region shall be.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Where its state is; none keeps it in memory.
+    pub directory: Option<PathBuf>,
+    pub door: SocketAddr,
+    /// None takes what the region began with, or real time.
+    pub clock: Option<ClockSetting>,
+    pub nodes_per_zone: u32,
+    pub node_vcpus: u32,
+    pub node_memory_gib: u32,
+    pub log: String,
+    pub boot_seed: u64,
+}
+
+/// One service of a region and what it is told.
+#[derive(Debug, Clone)]
+pub enum Member {
+    Security(ServiceConfig<NoSettings>),
+    Network(ServiceConfig<NetworkSettings>),
+    Compute(ServiceConfig<NoSettings>),
+    Node(ServiceConfig<NodeSettings>),
+    Gateway(ServiceConfig<GatewaySettings>),
+}
+
+impl Member {
+    /// The kind, as `gureum serve` takes it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Security(_) => "security",
+            Self::Network(_) => "network",
+            Self::Compute(_) => "compute",
+            Self::Node(_) => "node",
+            Self::Gateway(_) => "gateway",
+        }
+    }
+
+    /// Its configuration as a file.
+    pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        match self {
+            Self::Security(config) | Self::Compute(config) => toml::to_string(config),
+            Self::Network(config) => toml::to_string(config),
+            Self::Node(config) => toml::to_string(config),
+            Self::Gateway(config) => toml::to_string(config),
+        }
+    }
+}
+
+/// A region that is set up and not yet started.
+#[derive(Debug)]
+pub struct Region {
+    /// Sockets and, with processes, configurations. Removed at the end if the region is in memory.
+    pub run_directory: PathBuf,
+    /// By name, in the order in which they start.
+    pub members: Vec<(String, Member)>,
+    pub in_memory: bool,
+    _slice: Slice,
+}
+
+impl Region {
+    /// Makes directories, claims a slice, and settles what every member is told.
+    pub fn prepare(plan: &Plan) -> Result<Self, RegionError> {
+        let run_directory = match &plan.directory {
+            Some(directory) => directory.join("run"),
+            None => std::env::temp_dir().join(format!("gureum-{}", std::process::id())),
+        };
+        if run_directory.as_os_str().len() > MAX_DIRECTORY_LENGTH {
+            return Err(RegionError::TooLong { path: run_directory });
+        }
+        private_directory(&run_directory)?;
+        let (slice, clock) = match &plan.directory {
+            Some(directory) => remember(directory, plan.clock)?,
+            None => {
+                let clock = ClockConfig { setting: plan.clock.unwrap_or_default(), origin: Clock::origin_now() };
+                (Slice::claim(None)?, clock)
+            }
+        };
+        let members = Builder { plan, run_directory: &run_directory, clock, slice: &slice }.members();
+        Ok(Self { run_directory, members, in_memory: plan.directory.is_none(), _slice: slice })
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        if self.in_memory {
+            // Sockets of services that have ended; what is left of them harms nobody.
+            let _ = fs::remove_dir_all(&self.run_directory);
+        }
+    }
+}
+
+fn private_directory(path: &Path) -> Result<(), RegionError> {
+    let failed = |operation| move |source| RegionError::Io { operation, path: path.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create"))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed("close to others"))
+}
+
+fn remember(directory: &Path, wanted: Option<ClockSetting>) -> Result<(Slice, ClockConfig), RegionError> {
+    let path = directory.join("region.toml");
+    let bad = |reason: String| RegionError::Remembered { path: path.clone(), reason };
+    let failed = |operation| {
+        let path = path.clone();
+        move |source| RegionError::Io { operation, path, source }
+    };
+    let before: Option<Remembered> = match fs::read_to_string(&path) {
+        Ok(text) => Some(toml::from_str(&text).map_err(|error| bad(error.to_string()))?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(failed("read")(error)),
+    };
+    if let Some(before) = before {
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != before.clock) {
+            return Err(RegionError::OtherClock { path: directory.to_owned(), before: before.clock, wanted });
+        }
+        return Ok((Slice::claim(Some(before.slice))?, ClockConfig { setting: before.clock, origin: before.origin }));
+    }
+    let slice = Slice::claim(None)?;
+    let remembered = Remembered { slice: slice.number, clock: wanted.unwrap_or_default(), origin: Clock::origin_now() };
+    let text = toml::to_string(&remembered).map_err(|error| bad(error.to_string()))?;
+    // Whole or not there: a crash in between leaves a name that nobody reads.
+    let new = path.with_extension("new");
+    fs::write(&new, text).and_then(|()| fs::File::open(&new)?.sync_all()).and_then(|()| fs::rename(&new, &path)).map_err(failed("write"))?;
+    Ok((slice, ClockConfig { setting: remembered.clock, origin: remembered.origin }))
+}
+
+struct Builder<'a> {
+    plan: &'a Plan,
+    run_directory: &'a Path,
+    clock: ClockConfig,
+    slice: &'a Slice,
+}
+
+impl Builder<'_> {
+    fn members(&self) -> Vec<(String, Member)> {
+        let mut members = vec![
+            ("security".to_owned(), Member::Security(self.config("security", &[], NoSettings::default()))),
+            ("network".to_owned(), Member::Network(self.config("network", &["security"], self.network()))),
+            ("compute".to_owned(), Member::Compute(self.config("compute", &["security", "network"], NoSettings::default()))),
+        ];
+        for letter in gureum_model::scope::ZONE_LETTERS {
+            for number in 1..=self.plan.nodes_per_zone {
+                let name = format!("node-{letter}{number}");
+                let settings = self.node(letter, &name);
+                members.push((name.clone(), Member::Node(self.config(&name, &["compute"], settings))));
+            }
+        }
+        let gateway = GatewaySettings { door: self.plan.door, ..GatewaySettings::default() };
+        members.push(("gateway".to_owned(), Member::Gateway(self.config("gateway", &["security", "network", "compute"], gateway))));
+        members
+    }
+
+    fn network(&self) -> NetworkSettings {
+        NetworkSettings { public_pool: vec![self.slice.network()], ..NetworkSettings::default() }
+    }
+
+    fn node(&self, letter: char, name: &str) -> NodeSettings {
+        NodeSettings {
+            name: name.to_owned(),
+            zone: letter,
+            vcpus: self.plan.node_vcpus,
+            memory_mib: u64::from(self.plan.node_memory_gib) * 1024,
+            seed: self.plan.boot_seed,
+            ..NodeSettings::default()
+        }
+    }
+
+    fn config<S>(&self, name: &str, peers: &[&str], settings: S) -> ServiceConfig<S> {
+        ServiceConfig {
+            listen: self.socket(name),
+            store: StoreConfig { directory: self.plan.directory.as_ref().map(|directory| directory.join(name)) },
+            peers: peers.iter().map(|peer| ((*peer).to_owned(), self.socket(peer))).collect::<BTreeMap<_, _>>(),
+            tls: None,
+            clock: self.clock.clone(),
+            telemetry: TelemetryConfig { log: self.plan.log.clone(), ..TelemetryConfig::default() },
+            drain_timeout_ms: 3_000,
+            max_message_bytes: 4 << 20,
+            settings,
+        }
+    }
+
+    fn socket(&self, name: &str) -> Listen {
+        Listen::Unix(self.run_directory.join(format!("{name}.sock")))
+    }
+}

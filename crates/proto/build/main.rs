@@ -92,13 +92,14 @@ fn traits(ours: &FileDescriptorSet) -> Result<String, Box<dyn Error>> {
                 file.package()
             )?;
         }
-        if matches!(message.name(), "WatchResponse" | "WatchAllResponse") && message.field.iter().any(|field| field.name() == "event") {
-            let module = rust_path(file, message);
-            let (module, name) = module.rsplit_once("::").ok_or("a message outside every module")?;
-            let oneof = if name == "WatchResponse" { "watch_response" } else { "watch_all_response" };
+        let told = ["event", "caught_up_to_sequence"];
+        let streams = message.oneof_decl.iter().any(|oneof| oneof.name() == "message") && message.field.len() == told.len();
+        if streams && told.iter().all(|name| has(name)) {
+            let (module, name) = rust.rsplit_once("::").ok_or("a message outside every module")?;
+            let oneof = format!("{module}::{}::Message", validation::snake(name));
             writeln!(
                 code,
-                "impl crate::WatchMessage for {rust} {{\n    type Event = {module}::Event;\n    fn event(event: Self::Event) -> Self {{ Self {{ message: Some({module}::{oneof}::Message::Event(event)) }} }}\n    fn caught_up(sequence: u64) -> Self {{ Self {{ message: Some({module}::{oneof}::Message::CaughtUpToSequence(sequence)) }} }}\n    fn into_parts(self) -> crate::WatchPart<Self::Event> {{ match self.message {{ Some({module}::{oneof}::Message::Event(event)) => crate::WatchPart::Event(Box::new(event)), Some({module}::{oneof}::Message::CaughtUpToSequence(sequence)) => crate::WatchPart::CaughtUp(sequence), None => crate::WatchPart::Unknown }} }}\n}}"
+                "impl crate::WatchMessage for {rust} {{\n    type Event = {module}::Event;\n    fn event(event: Self::Event) -> Self {{ Self {{ message: Some({oneof}::Event(event)) }} }}\n    fn caught_up(sequence: u64) -> Self {{ Self {{ message: Some({oneof}::CaughtUpToSequence(sequence)) }} }}\n    fn into_parts(self) -> crate::WatchPart<Self::Event> {{ match self.message {{ Some({oneof}::Event(event)) => crate::WatchPart::Event(Box::new(event)), Some({oneof}::CaughtUpToSequence(sequence)) => crate::WatchPart::CaughtUp(sequence), None => crate::WatchPart::Unknown }} }}\n}}"
             )?;
         }
     }

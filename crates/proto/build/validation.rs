@@ -255,7 +255,7 @@ fn camel(name: &str) -> String {
     name.split('_').filter(|part| !part.is_empty()).map(capital).collect()
 }
 
-fn snake(name: &str) -> String {
+pub fn snake(name: &str) -> String {
     let mut text = String::new();
     for (place, letter) in name.chars().enumerate() {
         if letter.is_uppercase() && place > 0 {

@@ -136,7 +136,11 @@ impl Engine for DurableEngine {
     fn append(&mut self, group: &Group) -> Result<(), EngineError> {
         match &mut self.journal {
             Some(journal) => journal.append(group),
-            None => Err(EngineError::Io { operation: "append before load to", path: self.directory.clone(), source: io::ErrorKind::NotConnected.into() }),
+            None => Err(EngineError::Io {
+                operation: "append before load to",
+                path: self.directory.clone(),
+                source: io::ErrorKind::NotConnected.into(),
+            }),
         }
     }
 

@@ -35,12 +35,15 @@ pub struct Loaded {
     pub sequence: u64,
 }
 
+/// Takes table, key and value of one row.
+pub type RowSink<'a> = &'a mut dyn FnMut(&str, &str, Vec<u8>) -> Result<(), EngineError>;
+
 /// Everything live at one revision, for a checkpoint. Cheap to make, readable from another thread.
 pub trait Snapshot: Send + 'static {
     fn revision(&self) -> u64;
     fn sequence(&self) -> u64;
     /// Calls `entry` with table, key and value of every row, until it fails.
-    fn for_each(&self, entry: &mut dyn FnMut(&str, &str, Vec<u8>) -> Result<(), EngineError>) -> Result<(), EngineError>;
+    fn for_each(&self, entry: RowSink<'_>) -> Result<(), EngineError>;
 }
 
 /// Why an engine cannot go on. Each one stops the store.

@@ -23,6 +23,7 @@ pub mod engine;
 mod journal;
 pub mod list;
 pub mod outbox;
+mod row;
 mod schema;
 #[doc(hidden)]
 pub use schema::support as schema_support;

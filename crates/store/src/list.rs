@@ -81,7 +81,11 @@ fn best_index(scope: &Scope, filters: &Filters, indexed: &'static [&'static str]
 }
 
 /// The rows with these ids, in the order of their keys; the first that does not exist is refused.
-pub fn get_all<R: Listed, I: gureum_model::id::ResourceId>(table: &Table<R>, scope: &Scope, ids: &[I]) -> Result<Vec<Arc<Row<R>>>, Refusal> {
+pub fn get_all<R: Listed, I: gureum_model::id::ResourceId>(
+    table: &Table<R>,
+    scope: &Scope,
+    ids: &[I],
+) -> Result<Vec<Arc<Row<R>>>, Refusal> {
     let mut keys: Vec<(String, I)> = ids.iter().map(|id| (R::list_key(scope, id), *id)).collect();
     keys.sort();
     keys.dedup();

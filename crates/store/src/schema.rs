@@ -1,7 +1,7 @@
 //! The tables of one service as a struct, so that a wrong table does not compile.
 
 use crate::{
-    engine::EngineError,
+    engine::{EngineError, RowSink},
     table::{Record, Table},
 };
 
@@ -11,7 +11,7 @@ pub trait Tables: Clone + Default + Send + Sync + 'static {
     fn load(&mut self, table: &str, key: &str, value: Option<&[u8]>, revision: u64) -> Result<(), EngineError>;
 
     /// Hands over every row in its stored form.
-    fn dump(&self, entry: &mut dyn FnMut(&str, &str, Vec<u8>) -> Result<(), EngineError>) -> Result<(), EngineError>;
+    fn dump(&self, entry: RowSink<'_>) -> Result<(), EngineError>;
 }
 
 /// That a service's tables hold records of this kind.
@@ -20,14 +20,14 @@ pub trait Has<R: Record> {
     fn table_mut(&mut self) -> &mut Table<R>;
 }
 
-/// Declares the tables of a service: `schema! { pub struct Schema { groups: SecurityGroup, … } }`.
+/// Declares the tables of a service: `schema! { pub struct Schema { pub groups: GroupRow, … } }`.
 #[macro_export]
 macro_rules! schema {
-    ($(#[$doc:meta])* pub struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $record:ty),* $(,)? }) => {
+    ($(#[$doc:meta])* pub struct $name:ident { $($(#[$field_doc:meta])* $visibility:vis $field:ident: $record:ty),* $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Default)]
         pub struct $name {
-            $($(#[$field_doc])* pub $field: $crate::Table<$record>,)*
+            $($(#[$field_doc])* $visibility $field: $crate::Table<$record>,)*
         }
 
         impl $crate::Tables for $name {
@@ -38,7 +38,7 @@ macro_rules! schema {
                 Err($crate::EngineError::UnknownTable { table: table.to_owned() })
             }
 
-            fn dump(&self, entry: &mut dyn FnMut(&str, &str, Vec<u8>) -> Result<(), $crate::EngineError>) -> Result<(), $crate::EngineError> {
+            fn dump(&self, entry: $crate::engine::RowSink<'_>) -> Result<(), $crate::EngineError> {
                 $($crate::schema_support::dump(&self.$field, entry)?;)*
                 Ok(())
             }
@@ -64,7 +64,10 @@ pub mod support {
         table.load(key, value, revision)
     }
 
-    pub fn dump<R: Record>(table: &Table<R>, entry: &mut dyn FnMut(&str, &str, Vec<u8>) -> Result<(), EngineError>) -> Result<(), EngineError> {
+    pub fn dump<R: Record>(
+        table: &Table<R>,
+        entry: RowSink<'_>,
+    ) -> Result<(), EngineError> {
         table.dump(entry)
     }
 }

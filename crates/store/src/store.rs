@@ -11,7 +11,7 @@ use gureum_model::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    engine::{Change, Engine, EngineError, Group, Snapshot},
+    engine::{Change, Engine, EngineError, Group, RowSink, Snapshot},
     outbox::{OutboxEvent, sequence_key},
     schema::Tables,
     table::{Record, Table},
@@ -89,7 +89,7 @@ impl<T: Tables> Snapshot for State<T> {
         self.sequence
     }
 
-    fn for_each(&self, entry: &mut dyn FnMut(&str, &str, Vec<u8>) -> Result<(), EngineError>) -> Result<(), EngineError> {
+    fn for_each(&self, entry: RowSink<'_>) -> Result<(), EngineError> {
         self.outbox.dump(entry)?;
         self.tokens.dump(entry)?;
         self.tables.dump(entry)
@@ -191,7 +191,10 @@ impl<T: Tables> Store<T> {
     /// Runs a decision, makes what it staged durable, and answers.
     ///
     /// The decision runs on the writer thread, alone: it must not block and must not take long.
-    pub async fn write<R, E>(&self, decide: impl FnOnce(&mut Transaction<'_, T>) -> Result<R, E> + Send + 'static) -> Result<R, WriteError<E>>
+    pub async fn write<R, E>(
+        &self,
+        decide: impl FnOnce(&mut Transaction<'_, T>) -> Result<R, E> + Send + 'static,
+    ) -> Result<R, WriteError<E>>
     where
         R: Send + 'static,
         E: Send + 'static,

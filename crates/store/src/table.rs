@@ -5,7 +5,7 @@ use std::{fmt::Debug, ops::Bound, sync::Arc};
 use imbl::{OrdMap, OrdSet};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::engine::EngineError;
+use crate::engine::{EngineError, RowSink};
 
 /// What a table holds.
 pub trait Record: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static {
@@ -93,32 +93,31 @@ impl<R: Record> Table<R> {
     }
 
     /// Rows whose key begins with `prefix` and is greater than `after`, in order.
-    pub fn scan<'a>(&'a self, prefix: &'a str, after: Option<&str>) -> impl Iterator<Item = &'a Arc<Row<R>>> + use<'a, R> {
+    pub fn scan(&self, prefix: &str, after: Option<&str>) -> impl Iterator<Item = &Arc<Row<R>>> + use<'_, R> {
+        let prefix: Arc<str> = Arc::from(prefix);
         let start = match after {
-            Some(after) if after >= prefix => Bound::Excluded(Arc::from(after)),
-            _ => Bound::Included(Arc::from(prefix)),
+            Some(after) if after >= &*prefix => Bound::Excluded(Arc::from(after)),
+            _ => Bound::Included(prefix.clone()),
         };
-        self.rows
-            .range::<_, Arc<str>>((start, Bound::Unbounded))
-            .take_while(move |(key, _)| key.starts_with(prefix))
-            .map(|(_, row)| row)
+        self.rows.range::<_, Arc<str>>((start, Bound::Unbounded)).take_while(move |(key, _)| key.starts_with(&*prefix)).map(|(_, row)| row)
     }
 
     /// Rows that an index has under exactly this value, in the order of their keys.
-    pub fn find<'a>(&'a self, index: &'static str, value: &'a str) -> impl Iterator<Item = &'a Arc<Row<R>>> + use<'a, R> {
+    pub fn find(&self, index: &'static str, value: &str) -> impl Iterator<Item = &Arc<Row<R>>> + use<'_, R> {
         self.find_after(index, value, None)
     }
 
     /// As [`Table::find`], but only keys greater than `after`.
-    pub fn find_after<'a>(&'a self, index: &'static str, value: &'a str, after: Option<&str>) -> impl Iterator<Item = &'a Arc<Row<R>>> + use<'a, R> {
-        let entry = |key: &str| IndexEntry { index, value: Arc::from(value), key: Arc::from(key) };
+    pub fn find_after(&self, index: &'static str, value: &str, after: Option<&str>) -> impl Iterator<Item = &Arc<Row<R>>> + use<'_, R> {
+        let value: Arc<str> = Arc::from(value);
+        let entry = |key: &str| IndexEntry { index, value: value.clone(), key: Arc::from(key) };
         let start = match after {
             Some(after) => Bound::Excluded(entry(after)),
             None => Bound::Included(entry("")),
         };
         self.indexes
             .range((start, Bound::Unbounded))
-            .take_while(move |entry| entry.index == index && &*entry.value == value)
+            .take_while(move |entry| entry.index == index && entry.value == value)
             .filter_map(|entry| self.rows.get(&entry.key))
     }
 
@@ -172,7 +171,7 @@ impl<R: Record> Table<R> {
     }
 
     /// Hands over every row in its stored form.
-    pub(crate) fn dump(&self, entry: &mut dyn FnMut(&str, &str, Vec<u8>) -> Result<(), EngineError>) -> Result<(), EngineError> {
+    pub(crate) fn dump(&self, entry: RowSink<'_>) -> Result<(), EngineError> {
         self.rows.iter().try_for_each(|(key, row)| entry(R::TABLE, key, encode_row(key, &row.record)?))
     }
 }

@@ -25,9 +25,9 @@ gureum_store::schema! {
     /// What the gateway keeps, beside the log itself.
     pub struct Schema {
         /// How far each service has been followed.
-        cursors: Cursor,
-        webhooks: Webhook,
-        dead_letters: DeadLetter,
+        pub cursors: Cursor,
+        pub webhooks: Webhook,
+        pub dead_letters: DeadLetter,
     }
 }
 

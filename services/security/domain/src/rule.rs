@@ -1,0 +1,392 @@
+//! Rules: adding them to a group, removing them, and changing them in place. All or none.
+
+use std::{borrow::Cow, collections::BTreeSet};
+
+use gureum_model::{
+    Filterable, IdSource, Refusal, RefusalKind, Tags,
+    id::{PrefixListId, SecurityGroupId, SecurityGroupRuleId, VpcId},
+    refusal::Violations,
+};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Directory, SecurityGroup,
+    permission::{Peer, PeerSpec, PermissionInput, RuleSpec, check_description, parse_ipv4, parse_ipv6, parse_permissions},
+    some_of,
+    traffic::Traffic,
+};
+
+/// Rules that a group may have in each direction for each of IPv4 and IPv6, as EC2 counts them by
+/// default: a CIDR counts in its family; a group in both; a prefix list as many times in a family as
+/// it has entries of it. More get `RulesPerSecurityGroupLimitExceeded`.
+pub const MAX_RULES: usize = 60;
+
+/// Which flows a rule looks at, seen from the interfaces in its group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Direction {
+    /// Those that come in.
+    Ingress,
+    /// Those that go out.
+    Egress,
+}
+
+impl Direction {
+    /// `ingress` or `egress`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+}
+
+/// One rule of a group: one kind of traffic, from or to one peer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SecurityGroupRule {
+    pub id: SecurityGroupRuleId,
+    pub direction: Direction,
+    pub traffic: Traffic,
+    pub peer: Peer,
+    /// Empty if the user gave none.
+    pub description: String,
+    pub tags: Tags,
+}
+
+impl SecurityGroupRule {
+    /// What makes two rules of a group the same rule to EC2.
+    fn key(&self) -> (Direction, Traffic, Peer) {
+        (self.direction, self.traffic, self.peer)
+    }
+}
+
+/// A group as it shall be, and the rules that were added, removed or changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RuleChange {
+    pub next: SecurityGroup,
+    /// In the order of the request for added and changed rules, of the group for removed ones.
+    pub rules: Vec<SecurityGroupRule>,
+}
+
+/// Adds rules to a group, all or none. Each gets an id of its own and all of `tags`.
+///
+/// Errors: `InvalidPermission.Duplicate`, `InvalidParameterValue` (twice in the request),
+/// `InvalidGroup.NotFound`, `InvalidPrefixListID.NotFound`, `RulesPerSecurityGroupLimitExceeded`.
+pub fn authorize(
+    group: &SecurityGroup,
+    direction: Direction,
+    wanted: &[RuleSpec],
+    tags: &Tags,
+    ids: &IdSource,
+    directory: &impl Directory,
+) -> Result<RuleChange, RuleError> {
+    let present: BTreeSet<_> = group.rules.iter().map(SecurityGroupRule::key).collect();
+    let (mut seen, mut repeated, mut duplicate) = (BTreeSet::new(), Vec::new(), Vec::new());
+    let mut added = Vec::with_capacity(wanted.len());
+    for spec in wanted {
+        let peer = known_peer(group, &spec.peer, directory)?;
+        let key = (direction, spec.traffic, peer);
+        if !seen.insert(key) {
+            repeated.push(in_words(&spec.traffic, &peer));
+        } else if present.contains(&key) {
+            duplicate.push(in_words(&spec.traffic, &peer));
+        }
+        added.push((spec, peer));
+    }
+    if !repeated.is_empty() {
+        return Err(RuleError::Repeated { rules: repeated });
+    }
+    if !duplicate.is_empty() {
+        return Err(RuleError::Duplicate { rules: duplicate });
+    }
+    let peers = group.rules_of(direction).map(|rule| rule.peer).chain(added.iter().map(|(_, peer)| *peer));
+    check_limit(group.id, direction, peers, directory)?;
+    let make = |(spec, peer): (&RuleSpec, Peer)| SecurityGroupRule {
+        id: ids.next(),
+        direction,
+        traffic: spec.traffic,
+        peer,
+        description: spec.description.clone(),
+        tags: tags.clone(),
+    };
+    let added: Vec<_> = added.into_iter().map(make).collect();
+    let mut next = group.clone();
+    let place = match direction {
+        Direction::Ingress => next.rules.iter().take_while(|rule| rule.direction == Direction::Ingress).count(),
+        Direction::Egress => next.rules.len(),
+    };
+    next.rules.splice(place..place, added.iter().cloned());
+    Ok(RuleChange { next, rules: added })
+}
+
+/// Which rules a request wants removed. A rule that is named twice is removed once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revocation {
+    pub ids: Vec<SecurityGroupRuleId>,
+    /// By traffic and peer; descriptions play no part, as in EC2.
+    pub specs: Vec<RuleSpec>,
+}
+
+impl Revocation {
+    /// Reads ids and permissions, of which at least one is given (`MissingParameter`).
+    pub fn parse(ids: &[String], permissions: &[PermissionInput], violations: &mut Violations) -> Self {
+        if ids.is_empty() && permissions.is_empty() {
+            violations.add_as(
+                "MissingParameter",
+                "ip_permissions",
+                "Either 'ip_permissions' or 'security_group_rule_ids' must be provided",
+            );
+        }
+        Self { ids: violations.ids("security_group_rule_ids", ids), specs: parse_permissions("ip_permissions", permissions, violations) }
+    }
+}
+
+/// Removes rules of one direction from a group, all or none.
+///
+/// Errors: `InvalidSecurityGroupRuleId.NotFound` (also for a rule of the other direction),
+/// `InvalidPermission.NotFound`, `InvalidGroup.NotFound` (a peer by a name that no group has).
+pub fn revoke(
+    group: &SecurityGroup,
+    direction: Direction,
+    unwanted: &Revocation,
+    directory: &impl Directory,
+) -> Result<RuleChange, RuleError> {
+    let mut gone = BTreeSet::new();
+    let present: BTreeSet<_> = group.rules_of(direction).map(|rule| rule.id).collect();
+    let missing: Vec<_> = unwanted.ids.iter().filter(|id| !present.contains(id)).copied().collect();
+    if !missing.is_empty() {
+        return Err(RuleError::IdNotFound { ids: missing, group: group.id, direction: Some(direction) });
+    }
+    gone.extend(unwanted.ids.iter().copied());
+    let mut missing = Vec::new();
+    for spec in &unwanted.specs {
+        let peer = spec.peer.resolve(group.vpc_id, directory)?;
+        let found = group.rules_of(direction).find(|rule| rule.traffic == spec.traffic && rule.peer == peer);
+        match found {
+            Some(rule) => drop(gone.insert(rule.id)),
+            None => missing.push(in_words(&spec.traffic, &peer)),
+        }
+    }
+    if !missing.is_empty() {
+        return Err(RuleError::NotFound { rules: missing, group: group.id });
+    }
+    let mut next = group.clone();
+    let (removed, kept) = next.rules.into_iter().partition(|rule| gone.contains(&rule.id));
+    next.rules = kept;
+    Ok(RuleChange { next, rules: removed })
+}
+
+/// One rule as a request wants it to be from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RuleUpdateInput {
+    pub security_group_rule_id: String,
+    pub ip_protocol: String,
+    pub from_port: Option<i32>,
+    pub to_port: Option<i32>,
+    pub peer: RulePeerInput,
+    pub description: String,
+}
+
+/// The one peer of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum RulePeerInput {
+    /// The request names none.
+    #[default]
+    Absent,
+    CidrIpv4(String),
+    CidrIpv6(String),
+    PrefixListId(String),
+    ReferencedGroupId(String),
+}
+
+/// A checked [`RuleUpdateInput`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleUpdate {
+    pub id: SecurityGroupRuleId,
+    pub spec: RuleSpec,
+}
+
+/// Reads updates; every violation is recorded with its path under `field`, a rule named twice among them.
+pub fn parse_updates(field: &str, updates: &[RuleUpdateInput], violations: &mut Violations) -> Vec<RuleUpdate> {
+    let mut seen = BTreeSet::new();
+    let mut parsed = Vec::with_capacity(updates.len());
+    for (place, update) in updates.iter().enumerate() {
+        let path = format!("{field}[{place}]");
+        let id = violations.id::<SecurityGroupRuleId>(format!("{path}.security_group_rule_id"), &update.security_group_rule_id);
+        if id.is_some_and(|id| !seen.insert(id)) {
+            violations.add(format!("{path}.security_group_rule_id"), format!("the rule {} is given twice", update.security_group_rule_id));
+        }
+        check_description(&path, &update.description, violations);
+        let traffic = Traffic::parse(&update.ip_protocol, update.from_port, update.to_port, &path, violations);
+        let peer = match &update.peer {
+            RulePeerInput::Absent => {
+                violations.add_as(
+                    "MissingParameter",
+                    format!("{path}.peer"),
+                    "a rule needs one of cidr_ipv4, cidr_ipv6, prefix_list_id, referenced_group_id",
+                );
+                None
+            }
+            RulePeerInput::CidrIpv4(text) => parse_ipv4(&format!("{path}.cidr_ipv4"), text, violations),
+            RulePeerInput::CidrIpv6(text) => parse_ipv6(&format!("{path}.cidr_ipv6"), text, violations),
+            RulePeerInput::PrefixListId(text) => violations.id(format!("{path}.prefix_list_id"), text).map(Peer::PrefixList),
+            RulePeerInput::ReferencedGroupId(text) => violations.id(format!("{path}.referenced_group_id"), text).map(Peer::Group),
+        };
+        if let (Some(id), Some(traffic), Some(peer)) = (id, traffic, peer) {
+            let spec = RuleSpec { traffic, peer: PeerSpec::Known(peer), description: update.description.clone() };
+            parsed.push(RuleUpdate { id, spec });
+        }
+    }
+    parsed
+}
+
+/// Replaces rules of a group in place, all or none; ids, directions, places and tags stay.
+///
+/// Errors: `InvalidSecurityGroupRuleId.NotFound`, `InvalidPermission.Duplicate` (two rules would be
+/// the same afterwards), and those of [`authorize`] for peers and the limit.
+pub fn modify(group: &SecurityGroup, updates: &[RuleUpdate], directory: &impl Directory) -> Result<RuleChange, RuleError> {
+    let mut next = group.clone();
+    let (mut changed, mut missing) = (Vec::with_capacity(updates.len()), Vec::new());
+    for update in updates {
+        let Some(rule) = next.rules.iter_mut().find(|rule| rule.id == update.id) else {
+            missing.push(update.id);
+            continue;
+        };
+        rule.peer = known_peer(group, &update.spec.peer, directory)?;
+        rule.traffic = update.spec.traffic;
+        rule.description.clone_from(&update.spec.description);
+        changed.push(rule.clone());
+    }
+    if !missing.is_empty() {
+        return Err(RuleError::IdNotFound { ids: missing, group: group.id, direction: None });
+    }
+    let mut seen = BTreeSet::new();
+    let same: Vec<_> = next.rules.iter().filter(|rule| !seen.insert(rule.key())).map(|rule| in_words(&rule.traffic, &rule.peer)).collect();
+    if !same.is_empty() {
+        return Err(RuleError::Duplicate { rules: same });
+    }
+    for direction in [Direction::Ingress, Direction::Egress] {
+        check_limit(group.id, direction, next.rules_of(direction).map(|rule| rule.peer), directory)?;
+    }
+    Ok(RuleChange { next, rules: changed })
+}
+
+/// The peer of a rule to be, if what it names exists: a group in the same VPC, a prefix list.
+fn known_peer(group: &SecurityGroup, spec: &PeerSpec, directory: &impl Directory) -> Result<Peer, RuleError> {
+    let peer = spec.resolve(group.vpc_id, directory)?;
+    match peer {
+        Peer::Ipv4(_) | Peer::Ipv6(_) => {}
+        Peer::PrefixList(id) => {
+            directory.prefix_list(id).ok_or(RuleError::PrefixListNotFound { id })?;
+        }
+        Peer::Group(id) => {
+            let named = directory.group(id).ok_or_else(|| RuleError::GroupNotFound { group: id.to_string() })?;
+            if named.vpc_id != group.vpc_id {
+                return Err(RuleError::OtherVpc { group: group.id, vpc: group.vpc_id, peer: id, peer_vpc: named.vpc_id });
+            }
+        }
+    }
+    Ok(peer)
+}
+
+fn check_limit(
+    group: SecurityGroupId,
+    direction: Direction,
+    peers: impl Iterator<Item = Peer>,
+    directory: &impl Directory,
+) -> Result<(), RuleError> {
+    let (mut v4, mut v6) = (0, 0);
+    for peer in peers {
+        match peer {
+            Peer::Ipv4(_) => v4 += 1,
+            Peer::Ipv6(_) => v6 += 1,
+            Peer::Group(_) => (v4, v6) = (v4 + 1, v6 + 1),
+            Peer::PrefixList(id) => {
+                let entries = directory.prefix_list(id).unwrap_or_default();
+                let of_v4 = entries.iter().filter(|entry| matches!(entry, IpNet::V4(_))).count();
+                (v4, v6) = (v4 + of_v4, v6 + entries.len() - of_v4);
+            }
+        }
+    }
+    let count = v4.max(v6);
+    if count > MAX_RULES { Err(RuleError::LimitExceeded { group, direction, count }) } else { Ok(()) }
+}
+
+/// As EC2 names a rule in its errors: `peer: 0.0.0.0/0, TCP, from port: 22, to port: 22, ALLOW`.
+fn in_words(traffic: &Traffic, peer: &Peer) -> String {
+    format!("peer: {peer}, {traffic}, ALLOW")
+}
+
+/// Why rules are not added, removed or changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    #[error("the specified rule \"{}\" already exists", some_of(rules))]
+    Duplicate { rules: Vec<String> },
+    #[error("The same permission must not appear multiple times: \"{}\"", some_of(rules))]
+    Repeated { rules: Vec<String> },
+    #[error("The specified rule \"{}\" does not exist in security group {group}", some_of(rules))]
+    NotFound { rules: Vec<String>, group: SecurityGroupId },
+    #[error("The security group rule ID '{}' does not exist{} in security group {group}", some_of(ids), among(*direction))]
+    IdNotFound { ids: Vec<SecurityGroupRuleId>, group: SecurityGroupId, direction: Option<Direction> },
+    #[error("The security group '{group}' does not exist")]
+    GroupNotFound { group: String },
+    #[error("You have specified two resources that belong to different networks: {group} is in {vpc}, {peer} in {peer_vpc}")]
+    OtherVpc { group: SecurityGroupId, vpc: VpcId, peer: SecurityGroupId, peer_vpc: VpcId },
+    #[error("The prefix list '{id}' does not exist")]
+    PrefixListNotFound { id: PrefixListId },
+    #[error("The maximum number of rules per security group has been reached: {group} would have {count} {} rules, and {MAX_RULES} for each of IPv4 and IPv6 are the limit; use fewer and wider rules, or another group", direction.as_str())]
+    LimitExceeded { group: SecurityGroupId, direction: Direction, count: usize },
+}
+
+fn among(direction: Option<Direction>) -> String {
+    direction.map(|direction| format!(" among the {} rules", direction.as_str())).unwrap_or_default()
+}
+
+impl From<RuleError> for Refusal {
+    fn from(error: RuleError) -> Self {
+        let text = error.to_string();
+        match error {
+            RuleError::Duplicate { .. } => Self::new(RefusalKind::AlreadyExists, "InvalidPermission.Duplicate", text),
+            RuleError::Repeated { .. } => Self::invalid("ip_permissions", text),
+            RuleError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidPermission.NotFound", text),
+            RuleError::IdNotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidSecurityGroupRuleId.NotFound", text),
+            RuleError::GroupNotFound { .. } | RuleError::OtherVpc { .. } => Self::new(RefusalKind::NotFound, "InvalidGroup.NotFound", text),
+            RuleError::PrefixListNotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidPrefixListID.NotFound", text),
+            RuleError::LimitExceeded { .. } => Self::new(RefusalKind::Exhausted, "RulesPerSecurityGroupLimitExceeded", text),
+        }
+    }
+}
+
+/// A rule with its group, as lists of rules show it.
+#[derive(Debug, Clone, Copy)]
+pub struct RuleInGroup<'a> {
+    pub group: &'a SecurityGroup,
+    pub rule: &'a SecurityGroupRule,
+}
+
+impl SecurityGroup {
+    /// Its rules, each with this group.
+    pub fn rules_in_group(&self) -> impl Iterator<Item = RuleInGroup<'_>> {
+        self.rules.iter().map(|rule| RuleInGroup { group: self, rule })
+    }
+}
+
+impl Filterable for RuleInGroup<'_> {
+    const FILTER_NAMES: &'static [&'static str] = &["group-id", "security-group-rule-id"];
+
+    fn filter_values(&self, name: &str) -> Vec<Cow<'_, str>> {
+        match name {
+            "group-id" => vec![Cow::Owned(self.group.id.to_string())],
+            "security-group-rule-id" => vec![Cow::Owned(self.rule.id.to_string())],
+            _ => Vec::new(),
+        }
+    }
+
+    fn filter_tags(&self) -> Option<&Tags> {
+        Some(&self.rule.tags)
+    }
+}
+
+#[cfg(test)]
+#[path = "rule_tests.rs"]
+mod tests;

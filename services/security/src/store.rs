@@ -1,0 +1,210 @@
+//! What the service stores, and how its decisions see it. Everything here is stored; nothing is rebuilt
+//! on start but the indexes.
+
+use gureum_model::{
+    Scope,
+    id::{PrefixListId, SecurityGroupId, VpcId},
+};
+use gureum_proto::security::v1::{self as proto, event::Resource};
+use gureum_security_domain::{Directory, Hold, KeyPair, SecurityGroup, Vpc, group::name_key};
+use gureum_store::{EventDraft, Listed, Record, Transaction, row};
+use ipnet::IpNet;
+use prost::Message;
+use serde::{Deserialize, Serialize};
+
+use crate::api::convert;
+
+gureum_store::schema! {
+    /// The tables of the security service.
+    pub struct Schema {
+        pub groups: GroupRow,
+        pub key_pairs: KeyPairRow,
+        pub vpcs: VpcRow,
+        pub holds: HoldRow,
+    }
+}
+
+row! {
+    /// Groups, with their rules inside.
+    pub struct GroupRow(SecurityGroup) = "security_group";
+    filters: ["group-name", "vpc-id"];
+    also: |group, add| {
+        add(BY_NAME, format!("{}/{}/{}", group.scope, group.vpc_id, name_key(&group.name)));
+        for rule in &group.rules {
+            add(BY_RULE, format!("{}/{}", group.scope, rule.id));
+        }
+        for named in group.references() {
+            add(BY_REFERENCE, format!("{}/{named}", group.scope));
+        }
+    };
+}
+
+row! {
+    /// The public halves of key pairs.
+    pub struct KeyPairRow(KeyPair) = "key_pair";
+    filters: ["key-name", "fingerprint"];
+}
+
+/// Groups by VPC and name, which are unique together.
+const BY_NAME: &str = "vpc and name";
+/// Groups by the ids of their rules.
+pub const BY_RULE: &str = "rule";
+/// Groups by the other groups that their rules name.
+const BY_REFERENCE: &str = "reference";
+/// Holds by the groups that they hold.
+const BY_GROUP: &str = "group";
+/// The default VPC of a scope.
+const BY_DEFAULT: &str = "default";
+
+/// A VPC that network made known.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct VpcRow(pub Vpc);
+
+impl Record for VpcRow {
+    const TABLE: &'static str = "vpc";
+
+    fn key(&self) -> String {
+        scoped(&self.0.scope, self.0.id)
+    }
+
+    fn index(&self, add: &mut dyn FnMut(&'static str, String)) {
+        if self.0.is_default {
+            add(BY_DEFAULT, self.0.scope.to_string());
+        }
+    }
+}
+
+/// Which groups a holder uses.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HoldRow(pub Hold);
+
+impl Record for HoldRow {
+    const TABLE: &'static str = "hold";
+
+    fn key(&self) -> String {
+        scoped(&self.0.scope, &self.0.holder_id)
+    }
+
+    fn index(&self, add: &mut dyn FnMut(&'static str, String)) {
+        for group in &self.0.groups {
+            add(BY_GROUP, scoped(&self.0.scope, group));
+        }
+    }
+}
+
+/// A key in a scope, for what is not listed.
+pub fn scoped(scope: &Scope, id: impl std::fmt::Display) -> String {
+    format!("{scope}/{id}")
+}
+
+/// One scope's groups as decisions see them.
+pub struct View<'a> {
+    pub tables: &'a Schema,
+    pub scope: &'a Scope,
+}
+
+impl<'a> View<'a> {
+    pub fn default_vpc(&self) -> Option<&'a Vpc> {
+        self.tables.vpcs.find(BY_DEFAULT, &self.scope.to_string()).next().map(|row| &row.record.0)
+    }
+
+    pub fn vpc(&self, id: VpcId) -> Option<&'a Vpc> {
+        self.tables.vpcs.get(&scoped(self.scope, id)).map(|row| &row.record.0)
+    }
+
+    pub fn group_count(&self) -> usize {
+        self.tables.groups.scan(&format!("{}/", self.scope), None).count()
+    }
+
+    pub fn groups_of(&self, vpc: VpcId) -> Vec<&'a SecurityGroup> {
+        self.tables.groups.find("vpc-id", &scoped(self.scope, vpc)).map(|row| &row.record.0).collect()
+    }
+
+    /// The holds on a group.
+    pub fn holders_of(&self, group: SecurityGroupId) -> Vec<&'a Hold> {
+        self.tables.holds.find(BY_GROUP, &scoped(self.scope, group)).map(|row| &row.record.0).collect()
+    }
+
+    /// The other groups whose rules name a group.
+    pub fn naming(&self, group: SecurityGroupId) -> Vec<&'a SecurityGroup> {
+        self.tables.groups.find(BY_REFERENCE, &scoped(self.scope, group)).map(|row| &row.record.0).collect()
+    }
+
+    pub fn hold(&self, holder: &str) -> Option<&'a Hold> {
+        self.tables.holds.get(&scoped(self.scope, holder)).map(|row| &row.record.0)
+    }
+
+    pub fn key_pair_named(&self, name: &str) -> Option<&'a KeyPair> {
+        self.tables.key_pairs.find("key-name", &scoped(self.scope, name)).next().map(|row| &row.record.0)
+    }
+
+    pub fn key_pair_count(&self) -> usize {
+        self.tables.key_pairs.scan(&format!("{}/", self.scope), None).count()
+    }
+}
+
+impl Directory for View<'_> {
+    fn group(&self, id: SecurityGroupId) -> Option<&SecurityGroup> {
+        self.tables.groups.get(&GroupRow::list_key(self.scope, id)).map(|row| &row.record.0)
+    }
+
+    fn group_named(&self, vpc: VpcId, name_key: &str) -> Option<&SecurityGroup> {
+        self.tables.groups.find(BY_NAME, &format!("{}/{vpc}/{name_key}", self.scope)).next().map(|row| &row.record.0)
+    }
+
+    /// Nothing makes prefix lists yet, so none exists.
+    fn prefix_list(&self, _id: PrefixListId) -> Option<&[IpNet]> {
+        None
+    }
+}
+
+/// What happened to a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Happened {
+    Created,
+    Changed,
+    Deleted,
+}
+
+/// Writes a group as it is now and tells of it; one commit.
+pub fn write_group(transaction: &mut Transaction<'_, Schema>, group: SecurityGroup, happened: Happened) {
+    let kind = match happened {
+        Happened::Created => "SecurityGroupCreated",
+        Happened::Changed => "SecurityGroupChanged",
+        Happened::Deleted => "SecurityGroupDeleted",
+    };
+    let resource = Resource::SecurityGroup(convert::group(&group));
+    transaction.emit(draft(kind, &group.scope, group.id.to_string(), happened, resource));
+    match happened {
+        Happened::Created | Happened::Changed => transaction.put(GroupRow(group)),
+        Happened::Deleted => drop(transaction.delete::<GroupRow>(&GroupRow(group).key())),
+    }
+}
+
+/// Writes a key pair as it is now and tells of it; one commit.
+pub fn write_key_pair(transaction: &mut Transaction<'_, Schema>, pair: KeyPair, happened: Happened) {
+    let kind = match happened {
+        Happened::Created => "KeyPairCreated",
+        Happened::Changed => "KeyPairChanged",
+        Happened::Deleted => "KeyPairDeleted",
+    };
+    let resource = Resource::KeyPair(convert::key_pair(&pair));
+    transaction.emit(draft(kind, &pair.scope, pair.id.to_string(), happened, resource));
+    match happened {
+        Happened::Created | Happened::Changed => transaction.put(KeyPairRow(pair)),
+        Happened::Deleted => drop(transaction.delete::<KeyPairRow>(&KeyPairRow(pair).key())),
+    }
+}
+
+fn draft(kind: &'static str, scope: &Scope, resource_id: String, happened: Happened, resource: Resource) -> EventDraft {
+    EventDraft {
+        kind,
+        scope: scope.clone(),
+        resource_id,
+        causation_id: String::new(),
+        deleted: happened == Happened::Deleted,
+        payload: proto::Event { metadata: None, resource: Some(resource) }.encode_to_vec(),
+    }
+}

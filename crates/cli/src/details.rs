@@ -78,9 +78,9 @@ impl Page {
     }
 }
 
-fn part<'a>(message: &'a Value, field: &str) -> std::borrow::Cow<'a, str> {
+fn part(message: &Value, field: &str) -> String {
     let value = message.as_message().and_then(|message| message.get_field_by_name(field));
-    value.and_then(|value| value.as_str().map(|text| text.to_owned().into())).unwrap_or_default()
+    value.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn map_key(key: &MapKey) -> String {

@@ -7,7 +7,7 @@ use gureum_proto::{
     clock::v1::{GetStateRequest, GetStateResponse, SetTimeRequest, clock_peer_service_client::ClockPeerServiceClient},
     gateway::v1::{AdvanceClockRequest, AdvanceClockResponse, GetClockRequest, GetClockResponse, clock_service_server::ClockService},
 };
-use gureum_service::{Activity, Clock, Error, Peer, clock::monotonic, wire};
+use gureum_service::{Clock, Error, Peer, clock::monotonic, wire};
 use gureum_store::Store;
 use tokio::sync::Mutex;
 use tonic::{Request, Response, Status};
@@ -29,7 +29,6 @@ pub struct ClockApi {
     pub setting: String,
     pub services: Vec<Peer>,
     pub store: Store<Schema>,
-    pub activity: Activity,
     /// One advance at a time.
     pub advancing: Mutex<()>,
 }

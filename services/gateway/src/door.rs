@@ -196,7 +196,7 @@ impl Proxy {
     }
 }
 
-impl Service<Request<Body>> for Proxy {
+impl Service<Request<axum::body::Body>> for Proxy {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Answered;
@@ -205,8 +205,8 @@ impl Service<Request<Body>> for Proxy {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Answered {
-        let proxy = self.clone();
+    fn call(&mut self, request: Request<axum::body::Body>) -> Answered {
+        let (proxy, request) = (self.clone(), request.map(Body::new));
         Box::pin(async move { Ok(proxy.pass(request).await.unwrap_or_else(Status::into_http)) })
     }
 }

@@ -80,7 +80,6 @@ pub async fn run(
         setting: config.clock.setting.to_string(),
         services: vec![security.clone(), network.clone(), compute.clone()],
         store: service.store.clone(),
-        activity: service.activity.clone(),
         advancing: tokio::sync::Mutex::default(),
     };
     let own = Routes::default()
@@ -111,6 +110,7 @@ async fn open_door(
         .build_v1()
         .map_err(StartError::Reflection)?;
     let own = own.add_service(health).add_service(reflection).into_axum_router();
+    let registry = Arc::new(registry);
     let page = axum::routing::get(move || async move { render(&registry) });
     let router = own.route("/metrics", page).fallback_service(Proxy(door.clone()));
     let mut server = Server::builder().accept_http1(true).max_concurrent_streams(Some(MAX_STREAMS)).tcp_nodelay(true);

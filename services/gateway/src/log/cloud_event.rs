@@ -1,7 +1,6 @@
 //! A service's event as a CloudEvent, its resource in JSON's form.
 
 use gureum_proto::{EventMessage, gateway::v1::CloudEvent};
-use prost::Message;
 use prost_reflect::{DescriptorError, DescriptorPool, DynamicMessage, Value};
 use prost_types::{Struct, value::Kind};
 use serde_json::Value as Json;

@@ -1,5 +1,7 @@
 //! What the security service promises, through gRPC over its socket.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use gureum_proto::{common::v1::Filter, security::v1::*};

@@ -1,0 +1,133 @@
+//! Names to ids. Whoever gave a resource a name may use it wherever an id is asked for.
+
+use gureum_proto::{
+    common::v1::Filter,
+    compute::v1::{DescribeImagesRequest, DescribeInstancesRequest, Image, Instance},
+    security::v1::{DescribeSecurityGroupsRequest, SecurityGroup},
+};
+
+use crate::{client::Client, failure::Failure, pages, parse};
+
+/// States in which an instance still answers to its name: one that is going leaves it to its successor.
+const NAMED_STATES: [&str; 4] = ["pending", "running", "stopping", "stopped"];
+
+/// How many of several candidates a message names.
+const NAMED_CANDIDATES: usize = 5;
+
+/// Whether the text is meant as an id. Whether it is a good one the region says.
+pub fn is_id(text: &str, prefix: &str) -> bool {
+    text.strip_prefix(prefix).is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Instances by id, by a `Name` that one of them has, or by a tag `KEY=VALUE` that any number of them has.
+pub async fn instances(client: &Client, texts: &[String]) -> Result<Vec<String>, Failure> {
+    let mut ids = Vec::with_capacity(texts.len());
+    for text in texts {
+        let found = match text.split_once('=') {
+            _ if is_id(text, "i-") => vec![text.clone()],
+            Some((key, value)) => {
+                let filter = Filter { name: format!("tag:{key}"), values: vec![value.to_owned()] };
+                let found = live_instances(client, filter).await?;
+                if found.is_empty() {
+                    return Err(no_instance(format!("no instance that still exists has the tag {text}")));
+                }
+                found.into_iter().map(|instance| instance.instance_id).collect()
+            }
+            None => vec![named_instance(client, text).await?],
+        };
+        ids.extend(found);
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    ids.retain(|id| seen.insert(id.clone()));
+    Ok(ids)
+}
+
+/// One instance by id or by a `Name` that it alone has.
+pub async fn instance(client: &Client, text: &str) -> Result<String, Failure> {
+    if is_id(text, "i-") { Ok(text.to_owned()) } else { named_instance(client, text).await }
+}
+
+async fn named_instance(client: &Client, name: &str) -> Result<String, Failure> {
+    let found = live_instances(client, parse::exact("tag:Name", name)).await?;
+    let ids = found.into_iter().map(|instance| instance.instance_id).collect();
+    only(ids, || no_instance(format!("no instance that still exists is named \"{name}\"")), name, "instances")
+}
+
+async fn live_instances(client: &Client, filter: Filter) -> Result<Vec<Instance>, Failure> {
+    let states = Filter { name: "instance-state-name".to_owned(), values: NAMED_STATES.map(str::to_owned).to_vec() };
+    let request = DescribeInstancesRequest { filters: vec![filter, states], ..Default::default() };
+    pages!(client.compute().describe_instances(request).instances, None)
+}
+
+fn no_instance(message: String) -> Failure {
+    Failure::NotFound { reason: "InvalidInstanceID.NotFound", message }
+}
+
+/// One security group by id or by a name that it alone has.
+pub async fn group(client: &Client, text: &str) -> Result<String, Failure> {
+    if is_id(text, "sg-") {
+        return Ok(text.to_owned());
+    }
+    let request = DescribeSecurityGroupsRequest { filters: vec![parse::exact("group-name", text)], ..Default::default() };
+    let found: Vec<SecurityGroup> = pages!(client.security().describe_security_groups(request).security_groups, None)?;
+    let missing = || Failure::NotFound { reason: "InvalidGroup.NotFound", message: format!("no security group is named \"{text}\"") };
+    only(found.into_iter().map(|group| group.group_id).collect(), missing, text, "security groups")
+}
+
+/// An image by id, or the newest that can be launched and whose name matches; `*` and `?` stand for any letters.
+pub async fn image(client: &Client, text: &str) -> Result<Image, Failure> {
+    let filter = |name: &str, value: &str| Filter { name: name.to_owned(), values: vec![value.to_owned()] };
+    let request = if is_id(text, "ami-") {
+        DescribeImagesRequest { image_ids: vec![text.to_owned()], include_deprecated: true, ..Default::default() }
+    } else {
+        DescribeImagesRequest { filters: vec![filter("name", text), filter("state", "available")], ..Default::default() }
+    };
+    let found: Vec<Image> = pages!(client.compute().describe_images(request).images, None)?;
+    let made = |image: &Image| image.creation_time.map(|time| (time.seconds, time.nanos));
+    let newest = found.into_iter().max_by(|one, other| made(one).cmp(&made(other)).then_with(|| one.image_id.cmp(&other.image_id)));
+    newest.ok_or_else(|| Failure::NotFound {
+        reason: "InvalidAMIID.NotFound",
+        message: format!("no image that can be launched is named \"{text}\"; `gureum images ls` lists them"),
+    })
+}
+
+/// An image's id; one that is given as an id is taken as it is.
+pub async fn image_id(client: &Client, text: &str) -> Result<String, Failure> {
+    if is_id(text, "ami-") { Ok(text.to_owned()) } else { Ok(image(client, text).await?.image_id) }
+}
+
+fn only(mut ids: Vec<String>, missing: impl Fn() -> Failure, name: &str, kind: &str) -> Result<String, Failure> {
+    match ids.pop() {
+        None => Err(missing()),
+        Some(id) if ids.is_empty() => Ok(id),
+        Some(id) => {
+            ids.push(id);
+            let more = if ids.len() > NAMED_CANDIDATES { ", …" } else { "" };
+            let first = ids.iter().take(NAMED_CANDIDATES).map(String::as_str).collect::<Vec<_>>().join(", ");
+            Err(Failure::usage(format!("{} {kind} are named \"{name}\": {first}{more}; give the id", ids.len())))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_told_from_names() {
+        assert!(is_id("i-00000000000000001", "i-"));
+        assert!(is_id("i-12", "i-"));
+        assert!(!is_id("i-robot", "i-"));
+        assert!(!is_id("i-", "i-"));
+        assert!(!is_id("web", "i-"));
+    }
+
+    #[test]
+    fn a_name_that_several_have_is_no_answer() {
+        let missing = || Failure::usage("missing");
+        assert!(matches!(only(vec!["a".into()], missing, "web", "instances"), Ok(id) if id == "a"));
+        assert!(matches!(only(vec![], missing, "web", "instances"), Err(Failure::Usage(text)) if text == "missing"));
+        let two = only(vec!["a".into(), "b".into()], missing, "web", "instances");
+        assert!(matches!(two, Err(Failure::Usage(text)) if text == "2 instances are named \"web\": a, b; give the id"));
+    }
+}

@@ -1,0 +1,29 @@
+//! The verbs: a file for each noun, and for each verb of instances that has a story.
+
+pub mod attribute;
+pub mod clock;
+pub mod completion;
+pub mod console;
+pub mod describe;
+pub mod eip;
+pub mod events;
+pub mod gateways;
+pub mod images;
+pub mod instance;
+pub mod interfaces;
+pub mod keys;
+pub mod launch;
+pub mod power;
+pub mod ps;
+pub mod routes;
+pub mod sg;
+pub mod snapshots;
+pub mod spec;
+pub mod subnets;
+pub mod tags;
+pub mod templates;
+pub mod types;
+pub mod volumes;
+pub mod vpcs;
+pub mod webhooks;
+pub mod zones;

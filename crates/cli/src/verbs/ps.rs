@@ -1,0 +1,108 @@
+//! `gureum ps`.
+
+use clap::Args as ClapArgs;
+use gureum_proto::{
+    WatchMessage, WatchPart,
+    common::v1::Filter,
+    compute::v1::{DescribeInstancesRequest, Instance, WatchRequest, event::Resource},
+};
+
+use crate::{client::Client, failure::Failure, list::ListArgs, output::Output, pages, parse, table::Table};
+
+/// States of instances that still exist.
+const LIVE_STATES: [&str; 5] = ["pending", "running", "stopping", "stopped", "shutting-down"];
+
+/// List instances
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  gureum ps
+  gureum ps --state running --filter instance-type='t3.*' --filter tag:stage=test,demo
+  gureum ps --all
+  gureum ps --watch
+  gureum terminate $(gureum ps --filter tag:stage=test -o id)
+  gureum ps -o json | jq -r '.[].privateIpAddress'")]
+pub struct Args {
+    /// Only these, by id or name
+    #[arg(value_name = "INSTANCE")]
+    instances: Vec<String>,
+    /// Only in this state; may be given again
+    #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = ["pending", "running", "stopping", "stopped", "shutting-down", "terminated"])]
+    states: Vec<String>,
+    /// Also terminated ones
+    #[arg(short, long, conflicts_with = "states")]
+    all: bool,
+    /// Go on with a row for each change, until Ctrl-C
+    #[arg(short, long, conflicts_with = "limit")]
+    watch: bool,
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+/// Lists, and follows if that is wanted.
+pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failure> {
+    let ids = crate::resolve::instances(client, &args.instances).await?;
+    if !args.instances.is_empty() && ids.is_empty() {
+        return out.list::<Instance>(client, &[]).await;
+    }
+    let states = match (&args.states[..], args.all || !ids.is_empty()) {
+        ([], true) => None,
+        ([], false) => Some(LIVE_STATES.map(str::to_owned).to_vec()),
+        (states, _) => Some(states.to_vec()),
+    };
+    let mut filters = args.list.filters;
+    filters.extend(states.map(|values| Filter { name: "instance-state-name".to_owned(), values }));
+    if args.watch {
+        return watch(client, out, DescribeInstancesRequest { filters, instance_ids: ids, ..Default::default() }).await;
+    }
+    let request = DescribeInstancesRequest { filters, instance_ids: ids, ..Default::default() };
+    let instances: Vec<Instance> = pages!(client.compute().describe_instances(request).instances, args.list.limit)?;
+    out.list(client, &instances).await
+}
+
+/// The instances as they are, then each change of one of them. An instance that a change took out of the
+/// selection by its state is still shown, as it is then.
+async fn watch(client: &Client, out: &Output, selection: DescribeInstancesRequest) -> Result<(), Failure> {
+    // Opened before the list is asked for, so that no change falls between the two.
+    let mut stream = client.compute().watch(WatchRequest { after_sequence: None }).await.map_err(|status| client.failed(status))?.into_inner();
+    let mut known = std::collections::BTreeSet::new();
+    let mut table = Table::new::<Instance>(out.colour());
+    let mut caught_up = false;
+    while let Some(message) = stream.message().await.map_err(|status| client.failed(status))? {
+        let event = match message.into_parts() {
+            WatchPart::Event(event) if caught_up => event,
+            WatchPart::CaughtUp(_) if !caught_up => {
+                caught_up = true;
+                let instances: Vec<Instance> = pages!(client.compute().describe_instances(selection.clone()).instances, None)?;
+                known.extend(instances.iter().map(|instance| instance.instance_id.clone()));
+                show(client, out, &mut table, &instances).await?;
+                continue;
+            }
+            WatchPart::Event(_) | WatchPart::CaughtUp(_) | WatchPart::Unknown => continue,
+        };
+        let Some(Resource::Instance(instance)) = event.resource else { continue };
+        if known.contains(&instance.instance_id) || selected(client, &selection, &instance.instance_id).await? {
+            known.insert(instance.instance_id.clone());
+            show(client, out, &mut table, &[instance]).await?;
+        }
+    }
+    Err(Failure::Broken("the region ended the stream".to_owned()))
+}
+
+async fn show(client: &Client, out: &Output, table: &mut Table, instances: &[Instance]) -> Result<(), Failure> {
+    let now = client.now().await;
+    if out.is_table() {
+        return out.write(&table.render(instances, now));
+    }
+    instances.iter().try_for_each(|instance| out.next(table, instance, now))
+}
+
+/// Whether an instance that was not among the first is one of those that are wanted.
+async fn selected(client: &Client, selection: &DescribeInstancesRequest, id: &str) -> Result<bool, Failure> {
+    if !selection.instance_ids.is_empty() {
+        return Ok(selection.instance_ids.iter().any(|wanted| wanted == id));
+    }
+    let mut request = selection.clone();
+    request.filters.push(parse::exact("instance-id", id));
+    let found: Vec<Instance> = pages!(client.compute().describe_instances(request).instances, None)?;
+    Ok(!found.is_empty())
+}

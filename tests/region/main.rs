@@ -1,0 +1,6 @@
+//! Whole regions of real processes: journeys across services, and what is left after they are killed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
+mod harness;
+mod security_recovery;

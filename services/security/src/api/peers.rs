@@ -4,6 +4,7 @@ use gureum_model::refusal::Violations;
 use gureum_model::{Refusal, Scope, id::VpcId};
 use gureum_proto::security::v1::{self as proto, security_peer_service_server::SecurityPeerService};
 use gureum_security_domain::{
+    Directory,
     hold::{self, HoldDecision, HoldRequest, parse_holds},
     vpc::{self, Registration},
 };
@@ -121,5 +122,12 @@ fn set_hold(transaction: &mut Transaction<'_>, scope: &Scope, request: &HoldRequ
             Vec::new()
         }
     };
-    Ok(proto::HeldSecurityGroups { holder_id: request.holder_id.clone(), group_ids: groups.iter().map(ToString::to_string).collect() })
+    let view = View { tables: transaction, scope };
+    // A group that is held exists.
+    let group_names = groups.iter().filter_map(|id| view.group(*id)).map(|group| group.name.clone()).collect();
+    Ok(proto::HeldSecurityGroups {
+        holder_id: request.holder_id.clone(),
+        group_ids: groups.iter().map(ToString::to_string).collect(),
+        group_names,
+    })
 }

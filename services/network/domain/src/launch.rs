@@ -1,0 +1,253 @@
+//! Where the interfaces of a launch will be: decided before anything is written.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use gureum_model::{
+    Refusal, RefusalKind, Region,
+    id::{NetworkInterfaceId, SecurityGroupId, SubnetId, VpcId},
+    refusal::Violations,
+};
+
+use crate::{
+    Draft, Missing, Subnet, View, cidr,
+    attachment::AttachError,
+    draft::AddressingError,
+    interface::Group,
+    subnet,
+    zone,
+};
+
+/// Parameters of ResolveLaunchNetwork as they came.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LaunchInput {
+    /// Empty: any.
+    pub availability_zone: String,
+    pub interfaces: Vec<LaunchInterfaceInput>,
+    /// Instances to launch; 0 means 1.
+    pub count: u32,
+    /// Chooses among default subnets.
+    pub hint: u64,
+}
+
+/// An interface as a launch wants it, as it came.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LaunchInterfaceInput {
+    /// One that exists; then the others are empty.
+    pub network_interface_id: String,
+    pub subnet_id: String,
+    pub private_ip_address: String,
+    pub group_ids: Vec<String>,
+    pub group_names: Vec<String>,
+}
+
+/// A launch's wishes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    pub zone: Option<String>,
+    pub interfaces: Vec<WantedInterface>,
+    pub count: u32,
+    pub hint: u64,
+}
+
+/// An interface as a launch wants it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WantedInterface {
+    Existing(NetworkInterfaceId),
+    New { subnet: Option<SubnetId>, private_address: Option<Ipv4Addr>, group_ids: Vec<SecurityGroupId>, group_names: Vec<String> },
+}
+
+impl LaunchInput {
+    /// Errors: `Invalid….Malformed`, `InvalidParameterValue` (no such zone), `InvalidParameterCombination`.
+    pub fn parse(self, region: &Region) -> Result<Launch, Refusal> {
+        let mut violations = Violations::new();
+        if !self.availability_zone.is_empty() && zone::find(region, &self.availability_zone).is_none() {
+            violations.add(
+                "availability_zone",
+                format!("Invalid availability zone: [{}]; the zones of {region} are {}", self.availability_zone, region.zones().join(", ")),
+            );
+        }
+        let mut interfaces = Vec::with_capacity(self.interfaces.len());
+        for (place, input) in self.interfaces.into_iter().enumerate() {
+            interfaces.extend(parse_interface(input, &format!("interfaces[{place}]."), &mut violations));
+        }
+        violations.finish()?;
+        let zone = Some(self.availability_zone).filter(|zone| !zone.is_empty());
+        Ok(Launch { zone, interfaces, count: self.count.max(1), hint: self.hint })
+    }
+}
+
+fn parse_interface(input: LaunchInterfaceInput, path: &str, violations: &mut Violations) -> Option<WantedInterface> {
+    let alone = input.subnet_id.is_empty()
+        && input.private_ip_address.is_empty()
+        && input.group_ids.is_empty()
+        && input.group_names.is_empty();
+    if !input.network_interface_id.is_empty() {
+        if !alone {
+            violations.add_as(
+                "InvalidParameterCombination",
+                format!("{path}network_interface_id"),
+                "an interface that exists has its subnet, address and groups; give none of them",
+            );
+        }
+        return violations.id(format!("{path}network_interface_id"), &input.network_interface_id).map(WantedInterface::Existing);
+    }
+    let field = format!("{path}private_ip_address");
+    Some(WantedInterface::New {
+        subnet: violations.optional_id(format!("{path}subnet_id"), &input.subnet_id),
+        private_address: violations.check(field.clone(), cidr::parse_optional_address(&field, &input.private_ip_address)).flatten(),
+        group_ids: violations.ids(&format!("{path}group_ids"), &input.group_ids),
+        group_names: input.group_names,
+    })
+}
+
+/// Where a launch will be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The zone of all the interfaces.
+    pub zone: String,
+    /// The VPC of all the interfaces.
+    pub vpc_id: VpcId,
+    /// In the order of the wishes.
+    pub interfaces: Vec<ResolvedInterface>,
+}
+
+/// Where one interface of a launch will be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedInterface {
+    pub subnet_id: SubnetId,
+    pub groups: ResolvedGroups,
+    /// It gets a public address if the launch says nothing of it.
+    pub public_by_default: bool,
+}
+
+/// The groups of an interface of a launch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ResolvedGroups {
+    /// Those that the existing interface has.
+    Known(Vec<Group>),
+    /// Security has to be asked for these in the VPC; for its default group if both lists are empty.
+    Ask { ids: Vec<SecurityGroupId>, names: Vec<String> },
+}
+
+/// Decides where a launch will be, and checks that there are addresses for it.
+pub fn resolve(draft: &Draft<impl View>, launch: &Launch) -> Result<Resolved, LaunchError> {
+    let zone = fixed_zone(draft, launch)?;
+    let default = choose_default(draft, launch, zone.as_deref());
+    let mut interfaces = Vec::with_capacity(launch.interfaces.len());
+    let mut needed: BTreeMap<SubnetId, u32> = BTreeMap::new();
+    let mut place: Option<(String, VpcId)> = None;
+    for wanted in &launch.interfaces {
+        let (subnet, resolved) = resolve_one(draft, wanted, &default, &mut needed, launch.count)?;
+        let (zone, vpc) = place.get_or_insert_with(|| (zone.clone().unwrap_or_else(|| subnet.zone.clone()), subnet.vpc_id));
+        if subnet.zone != *zone {
+            return Err(LaunchError::OtherZone { subnet: subnet.id, zone: subnet.zone.clone(), wanted: zone.clone() });
+        }
+        if subnet.vpc_id != *vpc {
+            return Err(LaunchError::OtherVpc { subnet: subnet.id, vpc: subnet.vpc_id, wanted: *vpc });
+        }
+        interfaces.push(resolved);
+    }
+    for (id, count) in needed {
+        if draft.subnet(id)?.available_addresses() < count {
+            return Err(AddressingError::SubnetFull(id).into());
+        }
+    }
+    let (zone, vpc_id) = place.ok_or(LaunchError::NoInterface)?;
+    Ok(Resolved { zone, vpc_id, interfaces })
+}
+
+/// The zone that the launch or one of its subnets or interfaces says.
+fn fixed_zone(draft: &Draft<impl View>, launch: &Launch) -> Result<Option<String>, LaunchError> {
+    if launch.zone.is_some() {
+        return Ok(launch.zone.clone());
+    }
+    for wanted in &launch.interfaces {
+        match wanted {
+            WantedInterface::Existing(id) => return Ok(Some(draft.interface(*id)?.zone.clone())),
+            WantedInterface::New { subnet: Some(id), .. } => return Ok(Some(draft.subnet(*id)?.zone.clone())),
+            WantedInterface::New { subnet: None, .. } => {}
+        }
+    }
+    Ok(None)
+}
+
+/// The default subnet of the zone; of any zone by the hint, one with room before one without.
+fn choose_default(draft: &Draft<impl View>, launch: &Launch, zone: Option<&str>) -> Result<Subnet, LaunchError> {
+    let vpc = draft.default_vpc().ok_or(LaunchError::NoDefaultVpc)?;
+    let mut candidates = draft.subnets_of(vpc.id);
+    candidates.retain(|subnet| subnet.default_for_zone && zone.is_none_or(|zone| subnet.zone == zone));
+    candidates.sort_by(|one, other| one.zone.cmp(&other.zone));
+    if candidates.iter().any(|subnet| subnet.available_addresses() >= launch.count) {
+        candidates.retain(|subnet| subnet.available_addresses() >= launch.count);
+    }
+    let place = launch.hint.checked_rem(candidates.len() as u64).and_then(|place| usize::try_from(place).ok());
+    let chosen = place.and_then(|place| candidates.get(place));
+    chosen.map(|subnet| (*subnet).clone()).ok_or_else(|| LaunchError::NoDefaultSubnet { vpc: vpc.id, zone: zone.map(str::to_owned) })
+}
+
+fn resolve_one<'a>(
+    draft: &'a Draft<impl View>,
+    wanted: &WantedInterface,
+    default: &'a Result<Subnet, LaunchError>,
+    needed: &mut BTreeMap<SubnetId, u32>,
+    count: u32,
+) -> Result<(&'a Subnet, ResolvedInterface), LaunchError> {
+    let (subnet, groups) = match wanted {
+        WantedInterface::Existing(id) => {
+            let interface = draft.interface(*id)?;
+            if let Some(by) = interface.instance() {
+                return Err(AttachError::InUse { id: *id, by }.into());
+            }
+            (draft.subnet(interface.subnet_id)?, ResolvedGroups::Known(interface.groups.clone()))
+        }
+        WantedInterface::New { subnet, private_address, group_ids, group_names } => {
+            let subnet = match subnet {
+                Some(id) => draft.subnet(*id)?,
+                None => default.as_ref().map_err(Clone::clone)?,
+            };
+            if let Some(address) = private_address {
+                draft.check_private(subnet.id, *address)?;
+            }
+            *needed.entry(subnet.id).or_default() += count;
+            (subnet, ResolvedGroups::Ask { ids: group_ids.clone(), names: group_names.clone() })
+        }
+    };
+    let public_by_default = matches!(wanted, WantedInterface::New { .. }) && subnet.map_public_ip_on_launch && subnet::is_public(draft, subnet);
+    Ok((subnet, ResolvedInterface { subnet_id: subnet.id, groups, public_by_default }))
+}
+
+/// Why a launch has no place on the network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LaunchError {
+    #[error(transparent)]
+    Missing(#[from] Missing),
+    #[error(transparent)]
+    Addressing(#[from] AddressingError),
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    #[error("a launch needs at least one interface")]
+    NoInterface,
+    #[error("No default VPC for this user; name a subnet, or create a default VPC")]
+    NoDefaultVpc,
+    #[error("No subnets found for the default VPC '{vpc}'{}. Please specify a subnet.", zone.as_ref().map(|zone| format!(" in '{zone}'")).unwrap_or_default())]
+    NoDefaultSubnet { vpc: VpcId, zone: Option<String> },
+    #[error("the subnet {subnet} is in {zone}, and the launch in {wanted}; an instance is in one zone")]
+    OtherZone { subnet: SubnetId, zone: String, wanted: String },
+    #[error("the subnet {subnet} is in {vpc}, and another of the launch in {wanted}; an instance is in one VPC")]
+    OtherVpc { subnet: SubnetId, vpc: VpcId, wanted: VpcId },
+}
+
+impl From<LaunchError> for Refusal {
+    fn from(error: LaunchError) -> Self {
+        let text = error.to_string();
+        match error {
+            LaunchError::Missing(missing) => missing.into(),
+            LaunchError::Addressing(error) => error.into(),
+            LaunchError::Attach(error) => error.into(),
+            LaunchError::NoInterface => Self::missing("interfaces"),
+            LaunchError::NoDefaultVpc => Self::new(RefusalKind::WrongState, "VPCIdNotSpecified", text),
+            LaunchError::NoDefaultSubnet { .. } => Self::new(RefusalKind::WrongState, "MissingInput", text),
+            LaunchError::OtherZone { .. } | LaunchError::OtherVpc { .. } => Self::invalid("subnet_id", text),
+        }
+    }
+}

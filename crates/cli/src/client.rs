@@ -165,7 +165,8 @@ pub fn ask_within<M>(message: M, limit: Duration) -> Request<M> {
 
 fn endpoint(connection: &Connection) -> Result<Endpoint, Failure> {
     let text = &connection.endpoint;
-    let invalid = |why: String| Failure::usage(format!("the endpoint \"{text}\" cannot be used: {why}; it is written as {DEFAULT_ENDPOINT}"));
+    let invalid =
+        |why: String| Failure::usage(format!("the endpoint \"{text}\" cannot be used: {why}; it is written as {DEFAULT_ENDPOINT}"));
     let secure = match text.split_once("://") {
         Some(("http", host)) if !host.is_empty() => false,
         Some(("https", host)) if !host.is_empty() => true,

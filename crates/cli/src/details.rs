@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use prost_reflect::{DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey, Value};
+use prost_reflect::{DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey, ReflectMessage, Value};
 
 use crate::{
     table::{one_line, word},
@@ -148,7 +148,7 @@ mod tests {
         };
         let expected = "instance id: i-00000000000000001
 state: shutting-down
-launch time: 2026-01-01T00:00:00Z (2m ago)
+launch time: 2026-01-01T00:00:00.000Z (2m ago)
 placement:
   availability zone: us-east-1a
   tenancy: default

@@ -62,9 +62,10 @@ impl Failure {
     pub fn call(endpoint: &str, status: Status) -> Self {
         let from_region = status.get_details_error_info().is_some();
         match status.code() {
-            Code::Unavailable | Code::Unknown | Code::Cancelled if !from_region => {
-                Self::Unreachable { endpoint: endpoint.to_owned(), cause: status.source().map_or_else(|| status.message().to_owned(), chain) }
-            }
+            Code::Unavailable | Code::Unknown | Code::Cancelled if !from_region => Self::Unreachable {
+                endpoint: endpoint.to_owned(),
+                cause: status.source().map_or_else(|| status.message().to_owned(), chain),
+            },
             _ => Self::Refused(Box::new(status)),
         }
     }
@@ -142,7 +143,11 @@ fn add_details(text: &mut String, status: &Status) {
     let details = status.get_error_details();
     // Writing to a String cannot fail.
     for found in details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default() {
-        let _ = write!(text, "\n  {}: {}", found.field, found.description);
+        let _ = match &found.description {
+            // A single violation is often all that the message tells; where it is, is then what is new.
+            told if told == status.message() => write!(text, "\n  at {}", found.field),
+            description => write!(text, "\n  {}: {description}", found.field),
+        };
     }
     if let Some(delay) = details.retry_info().and_then(|info| info.retry_delay) {
         let _ = write!(text, "\n  try again in {}", humantime::format_duration(delay));
@@ -199,7 +204,10 @@ mod tests {
 
     fn refused() -> Failure {
         let mut details = ErrorDetails::with_error_info("InvalidParameterValue", "gureum", []);
-        details.set_bad_request(vec![FieldViolation::new("max_count", "must be at most 1000"), FieldViolation::new("spec.user_data", "too long")]);
+        details.set_bad_request(vec![
+            FieldViolation::new("max_count", "must be at most 1000"),
+            FieldViolation::new("spec.user_data", "too long"),
+        ]);
         Failure::call("http://x", Status::with_error_details(Code::InvalidArgument, "2 fields are wrong", details))
     }
 
@@ -220,6 +228,14 @@ mod tests {
         let away = Failure::call("http://x", Status::with_error_details(Code::Unavailable, "compute does not answer", details));
         assert_eq!(away.exit_code(), ExitCode::from(1));
         assert_eq!(away.to_text(), "error: ServiceUnavailable: compute does not answer\n  try again in 500ms");
+    }
+
+    #[test]
+    fn nothing_is_told_twice() {
+        let mut details = ErrorDetails::with_error_info("MissingParameter", "gureum", []);
+        details.set_bad_request(vec![FieldViolation::new("group_name", "it is missing")]);
+        let failure = Failure::call("http://x", Status::with_error_details(Code::InvalidArgument, "it is missing", details));
+        assert_eq!(failure.to_text(), "error: MissingParameter: it is missing\n  at group_name");
     }
 
     #[test]

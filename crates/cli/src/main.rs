@@ -1,1 +1,40 @@
-fn main() {}
+//! The `gureum` program: `up` and `serve` run a region, all other verbs speak to one.
+
+mod cli;
+mod client;
+mod details;
+mod failure;
+mod list;
+mod message;
+mod output;
+mod parse;
+mod resolve;
+mod rule;
+#[cfg(feature = "region")]
+mod serve;
+mod table;
+mod time;
+#[cfg(feature = "region")]
+mod up;
+mod verbs;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{cli::Cli, failure::Failure, output::Output};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let out = Output::new(cli.output);
+    match cli.run(&out).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Closed) => Failure::Closed.exit_code(),
+        Err(failure) => {
+            out.failure(&failure);
+            failure.exit_code()
+        }
+    }
+}

@@ -2,7 +2,6 @@
 
 use std::sync::OnceLock;
 
-use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde_json::{Number, Value as Json};
 

@@ -20,7 +20,9 @@ pub fn tag(text: &str) -> Result<Tag, String> {
 /// `NAME=VALUE,VALUE`: one of the values must match. A comma in a value is written `\,`.
 pub fn filter(text: &str) -> Result<Filter, String> {
     match text.split_once('=') {
-        Some((name, values)) if !name.is_empty() && !values.is_empty() => Ok(Filter { name: name.to_owned(), values: split_values(values) }),
+        Some((name, values)) if !name.is_empty() && !values.is_empty() => {
+            Ok(Filter { name: name.to_owned(), values: split_values(values) })
+        }
         _ => Err("a filter is written as NAME=VALUE or NAME=VALUE,VALUE; * and ? stand for any letters".to_owned()),
     }
 }
@@ -175,7 +177,9 @@ mod tests {
         let expected = BlockDeviceMapping { device_name: "/dev/sdf".into(), device: Some(Device::Ebs(ebs)) };
         assert_eq!(volume("dev=/dev/sdf,size=20,type=gp3,iops=4000,keep"), Ok(expected));
         assert_eq!(volume("dev=/dev/sdb,none").unwrap().device, Some(Device::NoDevice(true)));
-        for wrong in ["", "size=20", "dev=", "dev=/dev/sdf,size=0", "dev=/dev/sdf,type=gp9", "dev=/dev/sdf,keep=yes", "dev=/dev/sdf,none,size=1"] {
+        for wrong in
+            ["", "size=20", "dev=", "dev=/dev/sdf,size=0", "dev=/dev/sdf,type=gp9", "dev=/dev/sdf,keep=yes", "dev=/dev/sdf,none,size=1"]
+        {
             assert!(volume(wrong).is_err(), "{wrong}");
         }
     }

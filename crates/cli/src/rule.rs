@@ -134,7 +134,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_meant_is_refused() {
-        for wrong in ["", "tcp:", "tcp:80-", "tcp:90-80", "tcp:65536", "icmp:256", "icmp:8/x", "all:80", "http", "256", "tcp:80:90", "50:1"] {
+        for wrong in ["", "tcp:", "tcp:80-", "tcp:90-80", "tcp:65536", "icmp:256", "icmp:8/x", "all:80", "http", "256", "tcp:80:90", "50:1"]
+        {
             assert!(traffic(wrong).is_err(), "{wrong}");
         }
     }

@@ -11,6 +11,8 @@ pub trait Show: prost::Message {
     const NAME: &'static str;
     /// Heads of the columns.
     const COLUMNS: &'static [&'static str];
+    /// Widths that columns have at least, where rows come one by one and a table cannot look ahead.
+    const LEAST_WIDTHS: &'static [u16] = &[];
     /// A column tells how long ago something was.
     const TELLS_TIME: bool = false;
     /// What `-o id` prints.
@@ -149,7 +151,7 @@ const GAP: u16 = 3;
 
 impl Table {
     pub fn new<T: Show>(colour: bool) -> Self {
-        Self { columns: T::COLUMNS, widths: Vec::new(), colour, begun: false }
+        Self { columns: T::COLUMNS, widths: T::LEAST_WIDTHS.to_vec(), colour, begun: false }
     }
 
     /// Rows, and before the first of them the heads.

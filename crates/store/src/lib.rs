@@ -20,6 +20,7 @@
 
 pub mod durable;
 pub mod engine;
+mod index;
 mod journal;
 pub mod list;
 pub mod outbox;

@@ -8,7 +8,7 @@ use crate::{
 /// All tables of a service. Made by [`schema!`](crate::schema!).
 pub trait Tables: Clone + Default + Send + Sync + 'static {
     /// Takes one change as the engine stored it.
-    fn load(&mut self, table: &str, key: &str, value: Option<&[u8]>, revision: u64) -> Result<(), EngineError>;
+    fn load(&mut self, table: &str, key: &str, value: Option<&[u8]>) -> Result<(), EngineError>;
 
     /// Hands over every row in its stored form.
     fn dump(&self, entry: RowSink<'_>) -> Result<(), EngineError>;
@@ -31,9 +31,9 @@ macro_rules! schema {
         }
 
         impl $crate::Tables for $name {
-            fn load(&mut self, table: &str, key: &str, value: Option<&[u8]>, revision: u64) -> Result<(), $crate::EngineError> {
+            fn load(&mut self, table: &str, key: &str, value: Option<&[u8]>) -> Result<(), $crate::EngineError> {
                 $(if table == <$record as $crate::Record>::TABLE {
-                    return $crate::schema_support::load(&mut self.$field, key, value, revision);
+                    return $crate::schema_support::load(&mut self.$field, key, value);
                 })*
                 Err($crate::EngineError::UnknownTable { table: table.to_owned() })
             }
@@ -60,8 +60,8 @@ macro_rules! schema {
 pub mod support {
     use super::*;
 
-    pub fn load<R: Record>(table: &mut Table<R>, key: &str, value: Option<&[u8]>, revision: u64) -> Result<(), EngineError> {
-        table.load(key, value, revision)
+    pub fn load<R: Record>(table: &mut Table<R>, key: &str, value: Option<&[u8]>) -> Result<(), EngineError> {
+        table.load(key, value)
     }
 
     pub fn dump<R: Record>(

@@ -70,12 +70,12 @@ impl<T: Tables> State<T> {
         self.outbox.scan("", Some(&sequence_key(sequence))).map(|row| &row.record)
     }
 
-    fn load(&mut self, change: &Change, revision: u64) -> Result<(), EngineError> {
+    fn load(&mut self, change: &Change) -> Result<(), EngineError> {
         let (key, value) = (change.key.as_str(), change.value.as_deref());
         match change.table.as_str() {
-            OutboxEvent::TABLE => self.outbox.load(key, value, revision),
-            TokenRecord::TABLE => self.tokens.load(key, value, revision),
-            table => self.tables.load(table, key, value, revision),
+            OutboxEvent::TABLE => self.outbox.load(key, value),
+            TokenRecord::TABLE => self.tokens.load(key, value),
+            table => self.tables.load(table, key, value),
         }
     }
 }
@@ -160,7 +160,7 @@ impl<T: Tables> Store<T> {
     /// Loads everything that the engine holds and starts the writer. Blocks while it reads.
     pub fn open(mut engine: impl Engine, options: Options) -> Result<Self, EngineError> {
         let mut state = State::<T>::default();
-        let loaded = engine.load(&mut |change| state.load(&change, 0))?;
+        let loaded = engine.load(&mut |change| state.load(&change))?;
         state.revision = loaded.revision;
         state.sequence = loaded.sequence;
         let (queue, jobs) = mpsc::channel(QUEUE);

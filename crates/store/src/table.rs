@@ -2,10 +2,13 @@
 
 use std::{fmt::Debug, ops::Bound, sync::Arc};
 
-use imbl::{OrdMap, OrdSet};
+use imbl::OrdMap;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::engine::{EngineError, RowSink};
+use crate::{
+    engine::{EngineError, RowSink},
+    index::Indexes,
+};
 
 /// What a table holds.
 pub trait Record: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static {
@@ -47,18 +50,11 @@ impl<R> std::ops::Deref for Row<R> {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct IndexEntry {
-    index: &'static str,
-    value: Arc<str>,
-    key: Arc<str>,
-}
-
 /// Rows by key, with indexes. A clone is a snapshot and costs nothing.
 #[derive(Debug)]
 pub struct Table<R> {
     rows: OrdMap<Arc<str>, Arc<Row<R>>>,
-    indexes: OrdSet<IndexEntry>,
+    indexes: Indexes,
 }
 
 impl<R> Clone for Table<R> {
@@ -69,7 +65,7 @@ impl<R> Clone for Table<R> {
 
 impl<R> Default for Table<R> {
     fn default() -> Self {
-        Self { rows: OrdMap::new(), indexes: OrdSet::new() }
+        Self { rows: OrdMap::new(), indexes: Indexes::default() }
     }
 }
 
@@ -94,12 +90,13 @@ impl<R: Record> Table<R> {
 
     /// Rows whose key begins with `prefix` and is greater than `after`, in order.
     pub fn scan(&self, prefix: &str, after: Option<&str>) -> impl Iterator<Item = &Arc<Row<R>>> + use<'_, R> {
-        let prefix: Arc<str> = Arc::from(prefix);
         let start = match after {
-            Some(after) if after >= &*prefix => Bound::Excluded(Arc::from(after)),
-            _ => Bound::Included(prefix.clone()),
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
         };
-        self.rows.range::<_, Arc<str>>((start, Bound::Unbounded)).take_while(move |(key, _)| key.starts_with(&*prefix)).map(|(_, row)| row)
+        let rows = self.rows.range::<_, str>((start, Bound::Unbounded));
+        let prefix: Arc<str> = Arc::from(prefix);
+        rows.take_while(move |(key, _)| key.starts_with(&*prefix)).map(|(_, row)| row)
     }
 
     /// Rows that an index has under exactly this value, in the order of their keys.
@@ -109,62 +106,43 @@ impl<R: Record> Table<R> {
 
     /// As [`Table::find`], but only keys greater than `after`.
     pub fn find_after(&self, index: &'static str, value: &str, after: Option<&str>) -> impl Iterator<Item = &Arc<Row<R>>> + use<'_, R> {
-        let value: Arc<str> = Arc::from(value);
-        let entry = |key: &str| IndexEntry { index, value: value.clone(), key: Arc::from(key) };
-        let start = match after {
-            Some(after) => Bound::Excluded(entry(after)),
-            None => Bound::Included(entry("")),
-        };
-        self.indexes
-            .range((start, Bound::Unbounded))
-            .take_while(move |entry| entry.index == index && entry.value == value)
-            .filter_map(|entry| self.rows.get(&entry.key))
+        self.indexes.find(index, value, after).filter_map(|key| self.rows.get(key))
     }
 
     /// Entries of an index whose value is at least `from`, in the order of the values: value and row.
     pub fn find_from<'a>(&'a self, index: &'static str, from: &str) -> impl Iterator<Item = (&'a str, &'a Arc<Row<R>>)> + use<'a, R> {
-        let start = IndexEntry { index, value: Arc::from(from), key: Arc::from("") };
-        self.indexes
-            .range((Bound::Included(start), Bound::Unbounded))
-            .take_while(move |entry| entry.index == index)
-            .filter_map(|entry| self.rows.get(&entry.key).map(|row| (&*entry.value, row)))
+        self.indexes.find_from(index, from).filter_map(|(value, key)| Some((value, self.rows.get(key)?)))
     }
 
     /// Writes a row. Only index entries that differ from those before are touched.
     pub(crate) fn put(&mut self, record: R, revision: u64) {
         let key: Arc<str> = Arc::from(record.key());
-        let mut entries = entries(&record, &key);
+        let after = entries(&record);
         let row = Arc::new(Row { revision, record });
-        if let Some(old) = self.rows.insert(key.clone(), row) {
-            let mut before = self::entries(&old.record, &key);
-            before.retain(|entry| match entries.iter().position(|new| new == entry) {
-                Some(place) => {
-                    entries.swap_remove(place);
-                    false
-                }
-                None => true,
-            });
-            for entry in before {
-                self.indexes.remove(&entry);
-            }
+        let before = self.rows.insert(key.clone(), row).map(|old| entries(&old.record)).unwrap_or_default();
+        for entry in before.iter().filter(|entry| !after.contains(entry)) {
+            self.indexes.remove(entry.0, &entry.1, &key);
         }
-        for entry in entries {
-            self.indexes.insert(entry);
+        for entry in after.iter().filter(|entry| !before.contains(entry)) {
+            self.indexes.insert(entry.0, &entry.1, &key);
         }
     }
 
     pub(crate) fn remove(&mut self, key: &str) -> Option<Arc<Row<R>>> {
         let row = self.rows.remove(key)?;
-        for entry in entries(&row.record, &Arc::from(key)) {
-            self.indexes.remove(&entry);
+        for (index, value) in entries(&row.record) {
+            self.indexes.remove(index, &value, key);
         }
         Some(row)
     }
 
     /// Takes one change as the engine stored it.
-    pub(crate) fn load(&mut self, key: &str, value: Option<&[u8]>, revision: u64) -> Result<(), EngineError> {
+    pub(crate) fn load(&mut self, key: &str, value: Option<&[u8]>) -> Result<(), EngineError> {
         match value {
-            Some(value) => self.put(decode_row::<R>(key, value)?, revision),
+            Some(value) => {
+                let (revision, record) = decode_row::<R>(key, value)?;
+                self.put(record, revision);
+            }
             None => drop(self.remove(key)),
         }
         Ok(())
@@ -172,36 +150,43 @@ impl<R: Record> Table<R> {
 
     /// Hands over every row in its stored form.
     pub(crate) fn dump(&self, entry: RowSink<'_>) -> Result<(), EngineError> {
-        self.rows.iter().try_for_each(|(key, row)| entry(R::TABLE, key, encode_row(key, &row.record)?))
+        self.rows.iter().try_for_each(|(key, row)| entry(R::TABLE, key, encode_row(key, &row.record, row.revision)?))
     }
 }
 
-fn entries<R: Record>(record: &R, key: &Arc<str>) -> Vec<IndexEntry> {
-    let mut entries: Vec<IndexEntry> = Vec::new();
-    record.index(&mut |index, value| {
-        let entry = IndexEntry { index, value: Arc::from(value), key: key.clone() };
-        if !entries.contains(&entry) {
-            entries.push(entry);
-        }
-    });
+/// A record's index entries, index and value. One that is named twice does no harm.
+fn entries<R: Record>(record: &R) -> Vec<(&'static str, String)> {
+    let mut entries = Vec::new();
+    record.index(&mut |index, value| entries.push((index, value)));
     entries
 }
 
-/// The stored form: format version, revision apart, MessagePack with field names.
-pub(crate) fn encode_row<R: Record>(key: &str, record: &R) -> Result<Vec<u8>, EngineError> {
-    let mut bytes = R::FORMAT.to_le_bytes().to_vec();
+/// Bytes before the record: format u16 and revision u64, little-endian.
+const ROW_HEADER: usize = 10;
+
+/// The stored form: version of the format, revision that wrote it, MessagePack with field names.
+pub(crate) fn encode_row<R: Record>(key: &str, record: &R, revision: u64) -> Result<Vec<u8>, EngineError> {
+    let mut bytes = Vec::with_capacity(256);
+    bytes.extend_from_slice(&R::FORMAT.to_le_bytes());
+    bytes.extend_from_slice(&revision.to_le_bytes());
     rmp_serde::encode::write_named(&mut bytes, record).map_err(|error| row_error::<R>(key, error.to_string()))?;
     Ok(bytes)
 }
 
-fn decode_row<R: Record>(key: &str, bytes: &[u8]) -> Result<R, EngineError> {
-    let (format, body) = bytes.split_at_checked(2).ok_or_else(|| row_error::<R>(key, "shorter than its format".into()))?;
+fn decode_row<R: Record>(key: &str, bytes: &[u8]) -> Result<(u64, R), EngineError> {
+    let (header, body) = bytes.split_at_checked(ROW_HEADER).ok_or_else(|| row_error::<R>(key, "shorter than its header".into()))?;
+    let (format, revision) = header.split_at(2);
     let format = u16::from_le_bytes([format[0], format[1]]);
-    if format == R::FORMAT {
+    let revision = revision.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
+    let record = if format == R::FORMAT {
         rmp_serde::from_slice(body).map_err(|error| row_error::<R>(key, error.to_string()))
     } else {
         R::upgrade(format, body).map_err(|reason| row_error::<R>(key, reason))
+    }?;
+    if record.key() != key {
+        return Err(row_error::<R>(key, format!("its record names itself {}", record.key())));
     }
+    Ok((revision, record))
 }
 
 fn row_error<R: Record>(key: &str, reason: String) -> EngineError {

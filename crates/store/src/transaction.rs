@@ -145,7 +145,7 @@ impl<'a, T: Tables> Transaction<'a, T> {
 
     fn stage<R: Record>(&mut self, record: &R) {
         let key = record.key();
-        match encode_row(&key, record) {
+        match encode_row(&key, record, self.state.revision) {
             Ok(value) => self.changes.push(Change { table: R::TABLE.to_owned(), key, value: Some(value) }),
             Err(error) => self.failure = Some(error),
         }

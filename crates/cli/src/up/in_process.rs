@@ -16,7 +16,10 @@ pub async fn run(region: &Region, shutdown: CancellationToken, ready: impl FnOnc
     for (name, member) in region.members.clone() {
         let (shutdown, sender) = (shutdown.clone(), sender.clone());
         running.push(tokio::spawn(async move {
-            let told = move |door| drop(sender.send(door));
+            let told = move |door| {
+                // Nobody waits any more once one service has failed.
+                let _ = sender.send(door);
+            };
             run_member(member, shutdown, told).await.map_err(|error| Failure::service(&name, &error))
         }));
     }

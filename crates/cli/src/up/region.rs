@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use gureum_compute::settings::Settings as ComputeSettings;
 use gureum_gateway::settings::Settings as GatewaySettings;
 use gureum_model::{ClockSetting, Timestamp};
 use gureum_network::Settings as NetworkSettings;
@@ -73,7 +74,7 @@ pub struct Plan {
 pub enum Member {
     Security(ServiceConfig<NoSettings>),
     Network(ServiceConfig<NetworkSettings>),
-    Compute(ServiceConfig<NoSettings>),
+    Compute(ServiceConfig<ComputeSettings>),
     Node(ServiceConfig<NodeSettings>),
     Gateway(ServiceConfig<GatewaySettings>),
 }
@@ -93,7 +94,8 @@ impl Member {
     /// Its configuration as a file.
     pub fn to_toml(&self) -> Result<String, toml::ser::Error> {
         match self {
-            Self::Security(config) | Self::Compute(config) => toml::to_string(config),
+            Self::Security(config) => toml::to_string(config),
+            Self::Compute(config) => toml::to_string(config),
             Self::Network(config) => toml::to_string(config),
             Self::Node(config) => toml::to_string(config),
             Self::Gateway(config) => toml::to_string(config),
@@ -189,7 +191,7 @@ impl Builder<'_> {
         let mut members = vec![
             ("security".to_owned(), Member::Security(self.config("security", &[], NoSettings::default()))),
             ("network".to_owned(), Member::Network(self.config("network", &["security"], self.network()))),
-            ("compute".to_owned(), Member::Compute(self.config("compute", &["security", "network"], NoSettings::default()))),
+            ("compute".to_owned(), Member::Compute(self.config("compute", &["security", "network"], ComputeSettings::default()))),
         ];
         for letter in gureum_model::scope::ZONE_LETTERS {
             for number in 1..=self.plan.nodes_per_zone {

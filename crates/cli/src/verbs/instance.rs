@@ -77,7 +77,7 @@ mod tests {
         let instances = [instance(4, "web", InstanceState::Running), instance(5, "", InstanceState::ShuttingDown)];
         let table = Table::new::<Instance>(false).render(&instances, Some(Timestamp::from_secs(1_767_225_600 + 7200)));
         let expected = "\
-ID                    NAME   STATE           TYPE       ZONE         PRIVATE        PUBLIC      KEY   LAUNCHED
+ID                    NAME   STATE           TYPE       ZONE         PRIVATE      PUBLIC      KEY   LAUNCHED
 i-00000000000000004   web    running         t3.micro   us-east-1a   172.31.0.4   127.2.0.1   -     2h ago
 i-00000000000000005   -      shutting-down   t3.micro   us-east-1a   172.31.0.5   -           -     2h ago
 ";

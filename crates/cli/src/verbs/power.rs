@@ -113,7 +113,13 @@ pub async fn terminate(args: TerminateArgs, client: &Client, out: &Output) -> Re
 }
 
 /// Shows the changes, or waits and shows the instances.
-async fn finish(client: &Client, out: &Output, changes: &[InstanceStateChange], goal: InstanceState, wait: &WaitArgs) -> Result<(), Failure> {
+async fn finish(
+    client: &Client,
+    out: &Output,
+    changes: &[InstanceStateChange],
+    goal: InstanceState,
+    wait: &WaitArgs,
+) -> Result<(), Failure> {
     if !wait.wait {
         return out.list(client, changes).await;
     }

@@ -63,7 +63,8 @@ pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failur
 /// selection by its state is still shown, as it is then.
 async fn watch(client: &Client, out: &Output, selection: DescribeInstancesRequest) -> Result<(), Failure> {
     // Opened before the list is asked for, so that no change falls between the two.
-    let mut stream = client.compute().watch(WatchRequest { after_sequence: None }).await.map_err(|status| client.failed(status))?.into_inner();
+    let mut stream =
+        client.compute().watch(WatchRequest { after_sequence: None }).await.map_err(|status| client.failed(status))?.into_inner();
     let mut known = std::collections::BTreeSet::new();
     let mut table = Table::new::<Instance>(out.colour());
     let mut caught_up = false;

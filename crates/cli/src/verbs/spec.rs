@@ -21,7 +21,7 @@ pub struct SpecArgs {
     #[arg(short, long, value_name = "IMAGE")]
     image: Option<String>,
     /// Instance type, such as t3.micro
-    #[arg(short, long = "type", value_name = "TYPE")]
+    #[arg(short = 't', long = "type", value_name = "TYPE")]
     instance_type: Option<String>,
     /// Name of the key pair that may log in
     #[arg(short, long, value_name = "NAME")]
@@ -114,7 +114,8 @@ impl SpecArgs {
     fn spec(self, image_id: Option<String>, root_device: Option<String>, security_group_ids: Vec<String>) -> Result<LaunchSpec, Failure> {
         let mut block_device_mappings = self.volumes.clone();
         if self.sets_root() {
-            let device = root_device.ok_or_else(|| Failure::usage("--root-size and --root-type need --image, which says what the root device is"))?;
+            let device = root_device
+                .ok_or_else(|| Failure::usage("--root-size and --root-type need --image, which says what the root device is"))?;
             block_device_mappings.insert(0, self.root_volume(device));
         }
         let tokens = InstanceMetadataOptionsSpec { http_tokens: HttpTokens::Required.into(), ..Default::default() };

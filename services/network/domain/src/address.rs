@@ -158,8 +158,15 @@ impl From<AddressError> for Refusal {
 
 impl Filterable for ElasticAddress {
     const FILTER_NAMES: &'static [&'static str] = &[
-        "allocation-id", "association-id", "domain", "instance-id", "network-border-group", "network-interface-id",
-        "network-interface-owner-id", "private-ip-address", "public-ip",
+        "allocation-id",
+        "association-id",
+        "domain",
+        "instance-id",
+        "network-border-group",
+        "network-interface-id",
+        "network-interface-owner-id",
+        "private-ip-address",
+        "public-ip",
     ];
 
     fn filter_values(&self, name: &str) -> Vec<Cow<'_, str>> {

@@ -67,9 +67,8 @@ impl AssociateInput {
             ),
             (true, false) | (false, true) => {}
         }
-        let private = violations
-            .check("private_ip_address", cidr::parse_optional_address("private_ip_address", &self.private_ip_address))
-            .flatten();
+        let private =
+            violations.check("private_ip_address", cidr::parse_optional_address("private_ip_address", &self.private_ip_address)).flatten();
         violations.finish()?;
         let target = interface.map(Target::Interface).or(instance.map(Target::Instance));
         match (address, target) {
@@ -111,10 +110,8 @@ pub fn associate(
     }
     draft.put_interface(interface);
     let state = AssociationState::Associated { since: now };
-    let next = ElasticAddress {
-        association: Some(AddressAssociation { id: new, interface_id, private_address, instance_id, state }),
-        ..elastic
-    };
+    let next =
+        ElasticAddress { association: Some(AddressAssociation { id: new, interface_id, private_address, instance_id, state }), ..elastic };
     draft.put_address(next.clone());
     Ok(next)
 }
@@ -181,11 +178,9 @@ impl AssociationName {
     /// `InvalidParameterValue`.
     pub fn parse(association_id: &str, public_ip: &str) -> Result<Self, Refusal> {
         match (association_id.is_empty(), public_ip.is_empty()) {
-            (true, true) => Err(Refusal::invalid_as(
-                "MissingParameter",
-                "association_id",
-                "Either public IP or association id must be specified",
-            )),
+            (true, true) => {
+                Err(Refusal::invalid_as("MissingParameter", "association_id", "Either public IP or association id must be specified"))
+            }
             (false, false) => Err(Refusal::invalid_as(
                 "InvalidParameterCombination",
                 "public_ip",

@@ -168,7 +168,9 @@ pub enum AttachError {
     IndexInUse { instance: InstanceId, device_index: u32 },
     #[error("Interface count exceeds the limit of {limit} for instance '{instance}'")]
     Limit { instance: InstanceId, limit: u32 },
-    #[error("You may not attach a network interface to an instance if they are not in the same availability zone: {id} is in {zone}, {instance} in {other}")]
+    #[error(
+        "You may not attach a network interface to an instance if they are not in the same availability zone: {id} is in {zone}, {instance} in {other}"
+    )]
     OtherZone { id: NetworkInterfaceId, zone: String, instance: InstanceId, other: String },
     #[error("interface {id} and instance {instance} belong to different networks")]
     OtherVpc { id: NetworkInterfaceId, instance: InstanceId },

@@ -8,8 +8,8 @@ use std::{
 use gureum_model::{
     Refusal, RefusalKind, Scope,
     id::{
-        AllocationId, AssociationId, AttachmentId, InstanceId, InternetGatewayId, NetworkInterfaceId, RouteTableAssociationId, RouteTableId,
-        SubnetId, VpcId,
+        AllocationId, AssociationId, AttachmentId, InstanceId, InternetGatewayId, NetworkInterfaceId, RouteTableAssociationId,
+        RouteTableId, SubnetId, VpcId,
     },
 };
 
@@ -394,9 +394,9 @@ impl<V: View> Draft<'_, V> {
             Some(address) if self.next_public(address) == Some(address) => return Err(AddressingError::InUse(address)),
             Some(address) => address,
             None if self.pool.used >= ranges.capacity() => return Err(AddressingError::PoolEmpty(ranges.capacity())),
-            None => ranges
-                .next_free(self.pool.cursor, |from| self.next_public(from))
-                .ok_or(AddressingError::PoolEmpty(ranges.capacity()))?,
+            None => {
+                ranges.next_free(self.pool.cursor, |from| self.next_public(from)).ok_or(AddressingError::PoolEmpty(ranges.capacity()))?
+            }
         };
         self.pool.used += 1;
         if wanted.is_none() {

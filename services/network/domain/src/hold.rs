@@ -87,9 +87,7 @@ pub fn plan(mark: &HoldMark, interface: Option<&NetworkInterface>, under_way: bo
     match (mark.phase, interface) {
         (HoldPhase::Taking { .. }, _) if under_way => HoldPlan::Leave,
         (HoldPhase::Taking { .. }, _) => HoldPlan::TakeOver,
-        (HoldPhase::Settling { .. }, Some(interface)) => {
-            HoldPlan::Hold { vpc_id: interface.vpc_id, groups: interface.group_ids() }
-        }
+        (HoldPhase::Settling { .. }, Some(interface)) => HoldPlan::Hold { vpc_id: interface.vpc_id, groups: interface.group_ids() },
         (HoldPhase::Settling { .. }, None) => HoldPlan::Release,
     }
 }

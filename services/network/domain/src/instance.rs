@@ -155,12 +155,7 @@ fn is_there(draft: &Draft<impl View>, item: &InstanceInterface) -> Result<bool, 
     }
 }
 
-fn create_one(
-    draft: &mut Draft<impl View>,
-    item: &InstanceInterface,
-    groups: &[Group],
-    now: Timestamp,
-) -> Result<VpcId, InstanceError> {
+fn create_one(draft: &mut Draft<impl View>, item: &InstanceInterface, groups: &[Group], now: Timestamp) -> Result<VpcId, InstanceError> {
     let attachment = |auto_public| Attachment {
         id: item.attachment_id,
         instance_id: item.instance_id,

@@ -90,10 +90,18 @@ pub struct Group {
 pub enum InterfaceState {
     Available,
     /// The instance's side has yet to plug it in.
-    Attaching { since: Timestamp, attachment: Attachment },
-    InUse { attachment: Attachment },
+    Attaching {
+        since: Timestamp,
+        attachment: Attachment,
+    },
+    InUse {
+        attachment: Attachment,
+    },
     /// The instance's side has yet to let go of it.
-    Detaching { since: Timestamp, attachment: Attachment },
+    Detaching {
+        since: Timestamp,
+        attachment: Attachment,
+    },
 }
 
 impl InterfaceState {
@@ -233,12 +241,37 @@ impl NetworkInterface {
 
 impl Filterable for NetworkInterface {
     const FILTER_NAMES: &'static [&'static str] = &[
-        "addresses.association.owner-id", "addresses.association.public-ip", "addresses.primary", "addresses.private-ip-address",
-        "association.allocation-id", "association.association-id", "association.ip-owner-id", "association.public-dns-name",
-        "association.public-ip", "attachment.attach-time", "attachment.attachment-id", "attachment.delete-on-termination",
-        "attachment.device-index", "attachment.instance-id", "attachment.instance-owner-id", "attachment.status", "availability-zone",
-        "description", "group-id", "group-name", "interface-type", "mac-address", "network-interface-id", "owner-id", "private-dns-name",
-        "private-ip-address", "requester-managed", "source-dest-check", "status", "subnet-id", "vpc-id",
+        "addresses.association.owner-id",
+        "addresses.association.public-ip",
+        "addresses.primary",
+        "addresses.private-ip-address",
+        "association.allocation-id",
+        "association.association-id",
+        "association.ip-owner-id",
+        "association.public-dns-name",
+        "association.public-ip",
+        "attachment.attach-time",
+        "attachment.attachment-id",
+        "attachment.delete-on-termination",
+        "attachment.device-index",
+        "attachment.instance-id",
+        "attachment.instance-owner-id",
+        "attachment.status",
+        "availability-zone",
+        "description",
+        "group-id",
+        "group-name",
+        "interface-type",
+        "mac-address",
+        "network-interface-id",
+        "owner-id",
+        "private-dns-name",
+        "private-ip-address",
+        "requester-managed",
+        "source-dest-check",
+        "status",
+        "subnet-id",
+        "vpc-id",
     ];
 
     fn filter_values(&self, name: &str) -> Vec<Cow<'_, str>> {

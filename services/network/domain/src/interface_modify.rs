@@ -56,7 +56,13 @@ impl ModifyInput {
             return Err(Refusal::invalid_as("InvalidParameterCombination", "description", "no attribute is given; name one to change"));
         }
         let id = id.ok_or_else(|| Refusal::missing("network_interface_id"))?;
-        Ok(Modify { id, description: self.description, source_dest_check: self.source_dest_check, group_ids, delete_on_termination: attachment })
+        Ok(Modify {
+            id,
+            description: self.description,
+            source_dest_check: self.source_dest_check,
+            group_ids,
+            delete_on_termination: attachment,
+        })
     }
 }
 

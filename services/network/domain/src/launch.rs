@@ -8,14 +8,7 @@ use gureum_model::{
     refusal::Violations,
 };
 
-use crate::{
-    Draft, Missing, Subnet, View, cidr,
-    attachment::AttachError,
-    draft::AddressingError,
-    interface::Group,
-    subnet,
-    zone,
-};
+use crate::{Draft, Missing, Subnet, View, attachment::AttachError, cidr, draft::AddressingError, interface::Group, subnet, zone};
 
 /// Parameters of ResolveLaunchNetwork as they came.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,10 +70,8 @@ impl LaunchInput {
 }
 
 fn parse_interface(input: LaunchInterfaceInput, path: &str, violations: &mut Violations) -> Option<WantedInterface> {
-    let alone = input.subnet_id.is_empty()
-        && input.private_ip_address.is_empty()
-        && input.group_ids.is_empty()
-        && input.group_names.is_empty();
+    let alone =
+        input.subnet_id.is_empty() && input.private_ip_address.is_empty() && input.group_ids.is_empty() && input.group_names.is_empty();
     if !input.network_interface_id.is_empty() {
         if !alone {
             violations.add_as(
@@ -212,7 +203,8 @@ fn resolve_one<'a>(
             (subnet, ResolvedGroups::Ask { ids: group_ids.clone(), names: group_names.clone() })
         }
     };
-    let public_by_default = matches!(wanted, WantedInterface::New { .. }) && subnet.map_public_ip_on_launch && subnet::is_public(draft, subnet);
+    let public_by_default =
+        matches!(wanted, WantedInterface::New { .. }) && subnet.map_public_ip_on_launch && subnet::is_public(draft, subnet);
     Ok((subnet, ResolvedInterface { subnet_id: subnet.id, groups, public_by_default }))
 }
 

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use gureum_model::{
     Refusal, RefusalKind,
     id::{
-        AllocationId, AssociationId, AttachmentId, InstanceId, InternetGatewayId, NetworkInterfaceId, RouteTableAssociationId, RouteTableId,
-        SubnetId, VpcId,
+        AllocationId, AssociationId, AttachmentId, InstanceId, InternetGatewayId, NetworkInterfaceId, RouteTableAssociationId,
+        RouteTableId, SubnetId, VpcId,
     },
 };
 

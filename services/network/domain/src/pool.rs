@@ -155,7 +155,11 @@ mod tests {
     }
 
     fn members(ranges: &Ranges, networks: &[Ipv4Net]) -> Vec<Ipv4Addr> {
-        networks.iter().flat_map(|network| (network.network().to_bits()..=network.broadcast().to_bits()).map(Ipv4Addr::from_bits)).filter(|address| ranges.contains(*address)).collect()
+        networks
+            .iter()
+            .flat_map(|network| (network.network().to_bits()..=network.broadcast().to_bits()).map(Ipv4Addr::from_bits))
+            .filter(|address| ranges.contains(*address))
+            .collect()
     }
 
     #[test]

@@ -45,8 +45,7 @@ impl RouteInput {
     pub fn parse(&self) -> Result<NewRoute, Refusal> {
         let mut violations = Violations::new();
         let table = violations.id("route_table_id", &self.route_table_id);
-        let destination =
-            violations.check("destination_cidr_block", cidr::parse("destination_cidr_block", &self.destination_cidr_block));
+        let destination = violations.check("destination_cidr_block", cidr::parse("destination_cidr_block", &self.destination_cidr_block));
         let mut targets = Vec::new();
         targets.extend(violations.optional_id("gateway_id", &self.gateway_id).map(WantedTarget::Gateway));
         targets.extend(violations.optional_id("network_interface_id", &self.network_interface_id).map(WantedTarget::Interface));

@@ -273,7 +273,9 @@ pub enum RouteTableError {
     InUse { id: RouteTableId, subnets: Vec<SubnetId> },
     #[error("route table {table} and {resource} belong to different networks")]
     OtherVpc { table: RouteTableId, resource: String },
-    #[error("the specified association for subnet {subnet} conflicts with an existing association with route table {other}; replace that one")]
+    #[error(
+        "the specified association for subnet {subnet} conflicts with an existing association with route table {other}; replace that one"
+    )]
     AlreadyAssociated { subnet: SubnetId, other: RouteTableId },
     #[error("cannot disassociate the main route table association {0}; replace it")]
     MainAssociation(RouteTableAssociationId),
@@ -296,9 +298,19 @@ impl From<RouteTableError> for Refusal {
 
 impl Filterable for RouteTable {
     const FILTER_NAMES: &'static [&'static str] = &[
-        "association.main", "association.route-table-association-id", "association.route-table-id", "association.subnet-id", "owner-id",
-        "route-table-id", "route.destination-cidr-block", "route.gateway-id", "route.instance-id", "route.network-interface-id",
-        "route.origin", "route.state", "vpc-id",
+        "association.main",
+        "association.route-table-association-id",
+        "association.route-table-id",
+        "association.subnet-id",
+        "owner-id",
+        "route-table-id",
+        "route.destination-cidr-block",
+        "route.gateway-id",
+        "route.instance-id",
+        "route.network-interface-id",
+        "route.origin",
+        "route.state",
+        "vpc-id",
     ];
 
     fn filter_values(&self, name: &str) -> Vec<Cow<'_, str>> {

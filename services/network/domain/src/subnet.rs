@@ -135,8 +135,7 @@ pub fn modify(draft: &mut Draft<impl View>, id: SubnetId, map_public_ip_on_launc
 /// Deletes a subnet; its route table lets go of it.
 pub fn delete(draft: &mut Draft<impl View>, id: SubnetId) -> Result<(), SubnetError> {
     let subnet = draft.subnet(id)?.clone();
-    let interfaces: Vec<NetworkInterfaceId> =
-        draft.interfaces_in(id, NAMES_IN_MESSAGE + 1).iter().map(|interface| interface.id).collect();
+    let interfaces: Vec<NetworkInterfaceId> = draft.interfaces_in(id, NAMES_IN_MESSAGE + 1).iter().map(|interface| interface.id).collect();
     if !interfaces.is_empty() {
         return Err(SubnetError::InUse { id, interfaces });
     }
@@ -188,8 +187,21 @@ impl From<SubnetError> for Refusal {
 
 impl Filterable for Subnet {
     const FILTER_NAMES: &'static [&'static str] = &[
-        "availability-zone", "availabilityZone", "availability-zone-id", "availabilityZoneId", "available-ip-address-count", "cidr-block",
-        "cidr", "cidrBlock", "default-for-az", "defaultForAz", "map-public-ip-on-launch", "owner-id", "state", "subnet-arn", "subnet-id",
+        "availability-zone",
+        "availabilityZone",
+        "availability-zone-id",
+        "availabilityZoneId",
+        "available-ip-address-count",
+        "cidr-block",
+        "cidr",
+        "cidrBlock",
+        "default-for-az",
+        "defaultForAz",
+        "map-public-ip-on-launch",
+        "owner-id",
+        "state",
+        "subnet-arn",
+        "subnet-id",
         "vpc-id",
     ];
 

@@ -5,14 +5,12 @@ use std::net::Ipv4Addr;
 use gureum_model::{
     Scope,
     id::{
-        AllocationId, AssociationId, AttachmentId, InstanceId, InternetGatewayId, NetworkInterfaceId, RouteTableAssociationId, RouteTableId,
-        SubnetId, VpcId,
+        AllocationId, AssociationId, AttachmentId, InstanceId, InternetGatewayId, NetworkInterfaceId, RouteTableAssociationId,
+        RouteTableId, SubnetId, VpcId,
     },
 };
 
-use crate::{
-    ElasticAddress, EndedInstance, HoldMark, InternetGateway, NetworkInterface, PublicPool, RouteTable, ScopeBirth, Subnet, Vpc,
-};
+use crate::{ElasticAddress, EndedInstance, HoldMark, InternetGateway, NetworkInterface, PublicPool, RouteTable, ScopeBirth, Subnet, Vpc};
 
 /// The records of one scope, as they are at the moment of the decision, and who uses which address.
 ///

@@ -49,10 +49,14 @@ pub struct Vpc {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VpcState {
     /// Security has not yet made its default group.
-    Pending { since: Timestamp },
+    Pending {
+        since: Timestamp,
+    },
     Available,
     /// Security has not yet said whether its groups let it go.
-    Deleting { since: Timestamp },
+    Deleting {
+        since: Timestamp,
+    },
 }
 
 impl VpcState {
@@ -186,12 +190,7 @@ pub(crate) fn check_limit(draft: &Draft<impl View>) -> Result<(), VpcError> {
 }
 
 /// Changes attributes; `None` leaves one as it is.
-pub fn modify(
-    draft: &mut Draft<impl View>,
-    id: VpcId,
-    dns_support: Option<bool>,
-    dns_hostnames: Option<bool>,
-) -> Result<Vpc, VpcError> {
+pub fn modify(draft: &mut Draft<impl View>, id: VpcId, dns_support: Option<bool>, dns_hostnames: Option<bool>) -> Result<Vpc, VpcError> {
     let mut next = draft.vpc(id)?.clone();
     if dns_support.is_none() && dns_hostnames.is_none() {
         return Err(VpcError::NothingToModify);
@@ -210,7 +209,9 @@ pub fn modify(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VpcPlan {
     /// Security RegisterVpc, then [`registered`].
-    Register { is_default: bool },
+    Register {
+        is_default: bool,
+    },
     /// Security UnregisterVpc, then [`unregistered`] or [`delete_refused`].
     Unregister,
     Settled,
@@ -289,8 +290,7 @@ pub fn delete_refused(draft: &mut Draft<impl View>, id: VpcId) {
 
 /// Recomputes which of its routes lead somewhere.
 pub(crate) fn refresh_routes(draft: &mut Draft<impl View>, id: VpcId) {
-    let changed: Vec<RouteTable> =
-        draft.route_tables_of(id).into_iter().filter_map(|table| route_table::refreshed(draft, table)).collect();
+    let changed: Vec<RouteTable> = draft.route_tables_of(id).into_iter().filter_map(|table| route_table::refreshed(draft, table)).collect();
     for table in changed {
         draft.put_route_table(table);
     }
@@ -334,8 +334,16 @@ impl From<VpcError> for Refusal {
 
 impl Filterable for Vpc {
     const FILTER_NAMES: &'static [&'static str] = &[
-        "cidr", "cidr-block-association.association-id", "cidr-block-association.cidr-block", "cidr-block-association.state",
-        "dhcp-options-id", "is-default", "isDefault", "owner-id", "state", "vpc-id",
+        "cidr",
+        "cidr-block-association.association-id",
+        "cidr-block-association.cidr-block",
+        "cidr-block-association.state",
+        "dhcp-options-id",
+        "is-default",
+        "isDefault",
+        "owner-id",
+        "state",
+        "vpc-id",
     ];
 
     fn filter_values(&self, name: &str) -> Vec<Cow<'_, str>> {

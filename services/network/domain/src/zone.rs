@@ -43,14 +43,11 @@ pub fn find(region: &Region, name: &str) -> Option<Zone> {
 /// Errors: `InvalidParameterValue` (no such zone), `InvalidParameterCombination` (both, and they differ).
 pub fn parse(region: &Region, name: &str, id: &str) -> Result<Option<Zone>, Refusal> {
     let unknown = |field: &str, value: &str| {
-        let known = zones(region).into_iter().map(|zone| if field == "availability_zone" { zone.name } else { zone.id }).collect::<Vec<_>>();
-        Refusal::invalid(
-            field,
-            format!("Value ({value}) for parameter {field} is invalid: the zones of {region} are {}", known.join(", ")),
-        )
+        let known =
+            zones(region).into_iter().map(|zone| if field == "availability_zone" { zone.name } else { zone.id }).collect::<Vec<_>>();
+        Refusal::invalid(field, format!("Value ({value}) for parameter {field} is invalid: the zones of {region} are {}", known.join(", ")))
     };
-    let by_name =
-        if name.is_empty() { None } else { Some(find(region, name).ok_or_else(|| unknown("availability_zone", name))?) };
+    let by_name = if name.is_empty() { None } else { Some(find(region, name).ok_or_else(|| unknown("availability_zone", name))?) };
     let by_id = if id.is_empty() {
         None
     } else {
@@ -112,14 +109,39 @@ pub struct RegionRow {
 
 /// The regions that every AWS account has.
 const OPEN_REGIONS: &[&str] = &[
-    "ap-northeast-1", "ap-northeast-2", "ap-northeast-3", "ap-south-1", "ap-southeast-1", "ap-southeast-2", "ca-central-1",
-    "eu-central-1", "eu-north-1", "eu-west-1", "eu-west-2", "eu-west-3", "sa-east-1", "us-east-1", "us-east-2", "us-west-1", "us-west-2",
+    "ap-northeast-1",
+    "ap-northeast-2",
+    "ap-northeast-3",
+    "ap-south-1",
+    "ap-southeast-1",
+    "ap-southeast-2",
+    "ca-central-1",
+    "eu-central-1",
+    "eu-north-1",
+    "eu-west-1",
+    "eu-west-2",
+    "eu-west-3",
+    "sa-east-1",
+    "us-east-1",
+    "us-east-2",
+    "us-west-1",
+    "us-west-2",
 ];
 
 /// The regions that an AWS account must opt into.
 const OPT_IN_REGIONS: &[&str] = &[
-    "af-south-1", "ap-east-1", "ap-south-2", "ap-southeast-3", "ap-southeast-4", "ca-west-1", "eu-central-2", "eu-south-1", "eu-south-2",
-    "il-central-1", "me-central-1", "me-south-1",
+    "af-south-1",
+    "ap-east-1",
+    "ap-south-2",
+    "ap-southeast-3",
+    "ap-southeast-4",
+    "ca-west-1",
+    "eu-central-2",
+    "eu-south-1",
+    "eu-south-2",
+    "il-central-1",
+    "me-central-1",
+    "me-south-1",
 ];
 
 impl RegionRow {
@@ -135,9 +157,8 @@ impl RegionRow {
 
 /// AWS's regions and the caller's own, in the order of their names; `all` adds those to opt into.
 pub fn regions(own: &Region, all: bool) -> Vec<RegionRow> {
-    let known = |names: &'static [&'static str], open| {
-        names.iter().filter_map(move |name| Some(RegionRow { region: name.parse().ok()?, open }))
-    };
+    let known =
+        |names: &'static [&'static str], open| names.iter().filter_map(move |name| Some(RegionRow { region: name.parse().ok()?, open }));
     let mut rows: Vec<_> = known(OPEN_REGIONS, true).chain(known(OPT_IN_REGIONS, false).filter(|_| all)).collect();
     rows.retain(|row| row.region != *own);
     rows.push(RegionRow { region: own.clone(), open: true });
@@ -165,8 +186,12 @@ mod tests {
     #[test]
     fn zones_have_awss_ids() {
         for (region, id) in [
-            ("us-east-1", "use1-az1"), ("ap-northeast-2", "apne2-az1"), ("eu-central-1", "euc1-az1"), ("us-gov-east-1", "usge1-az1"),
-            ("ap-southeast-1", "apse1-az1"), ("sa-east-1", "sae1-az1"),
+            ("us-east-1", "use1-az1"),
+            ("ap-northeast-2", "apne2-az1"),
+            ("eu-central-1", "euc1-az1"),
+            ("us-gov-east-1", "usge1-az1"),
+            ("ap-southeast-1", "apse1-az1"),
+            ("sa-east-1", "sae1-az1"),
         ] {
             assert_eq!(zone_id(&region.parse().unwrap(), 'a'), id);
         }

@@ -441,6 +441,7 @@ proptest! {
         for command in &commands {
             model.run(command);
             model.world.audit();
+            model.world.audit_held();
         }
         model.world.converge();
         model.world.audit();

@@ -226,7 +226,10 @@ impl World {
                 match public.elastic() {
                     Some((allocation, association)) => {
                         let known = self.addresses[&allocation].association.as_ref().unwrap();
-                        assert_eq!((known.id, known.interface_id, self.addresses[&allocation].address), (association, interface.id, public.address()));
+                        assert_eq!(
+                            (known.id, known.interface_id, self.addresses[&allocation].address),
+                            (association, interface.id, public.address())
+                        );
                     }
                     None => assert!(held.insert(public.address(), "pool").is_none(), "{} is held twice", public.address()),
                 }
@@ -275,6 +278,14 @@ impl World {
                 assert_eq!(interface.state, InterfaceState::Available);
                 assert!(interface.private_addresses.iter().all(|private| private.public.is_none_or(|public| public.elastic().is_some())));
             }
+        }
+    }
+
+    /// At every moment: security holds at least the groups of each interface.
+    pub fn audit_held(&self) {
+        for interface in self.interfaces.values() {
+            let held = self.held.get(&interface.id).unwrap();
+            assert!(interface.group_ids().iter().all(|id| held.contains(id)), "{} is without a hold", interface.id);
         }
     }
 
@@ -373,7 +384,8 @@ impl View for World {
         self.ended.get(&instance)
     }
     fn next_public(&self, from: Ipv4Addr) -> Option<Ipv4Addr> {
-        let of_interfaces = self.interfaces.values().flat_map(|interface| &interface.private_addresses).filter_map(|private| private.public);
+        let of_interfaces =
+            self.interfaces.values().flat_map(|interface| &interface.private_addresses).filter_map(|private| private.public);
         let all = of_interfaces.map(|public| public.address()).chain(self.addresses.values().map(|elastic| elastic.address));
         all.filter(|address| *address >= from).min()
     }

@@ -1,0 +1,173 @@
+//! Changes of an instance's attributes, and of what it knows of its interfaces.
+
+use gureum_model::{Tags, refusal::Violations};
+
+use crate::{
+    instance::{CpuCredits, Decision, Instance, InstanceError, InstanceState, Interface, Kind, ShutdownBehavior, StateName},
+    metadata_options::MetadataOptionsSpec,
+    user_data::UserData,
+};
+
+/// One change, parsed. Source/destination checks and groups are network's; they come back by [`interfaces`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Only while stopped.
+    Kind(Kind),
+    /// Only while stopped.
+    UserData(UserData),
+    /// Only while stopped.
+    EbsOptimized(bool),
+    /// Only while stopped, and only on: every type here has it or never will.
+    EnaSupport(bool),
+    DisableApiTermination(bool),
+    DisableApiStop(bool),
+    ShutdownBehavior(ShutdownBehavior),
+    /// Whether the volumes at these devices go with the instance.
+    DeleteOnTermination(Vec<(String, bool)>),
+    MetadataOptions(MetadataOptionsSpec),
+    DetailedMonitoring(bool),
+}
+
+impl Change {
+    fn needs_stopped(&self) -> bool {
+        match self {
+            Self::Kind(_) | Self::UserData(_) | Self::EbsOptimized(_) | Self::EnaSupport(_) => true,
+            Self::DisableApiTermination(_)
+            | Self::DisableApiStop(_)
+            | Self::ShutdownBehavior(_)
+            | Self::DeleteOnTermination(_)
+            | Self::MetadataOptions(_)
+            | Self::DetailedMonitoring(_) => false,
+        }
+    }
+
+    /// A running instance's node has to hear of it.
+    fn concerns_node(&self) -> bool {
+        match self {
+            // What goes with the instance the node has to know before it ends it.
+            Self::MetadataOptions(_) | Self::ShutdownBehavior(_) | Self::DeleteOnTermination(_) => true,
+            Self::Kind(_)
+            | Self::UserData(_)
+            | Self::EbsOptimized(_)
+            | Self::EnaSupport(_)
+            | Self::DisableApiTermination(_)
+            | Self::DisableApiStop(_)
+            | Self::DetailedMonitoring(_) => false,
+        }
+    }
+}
+
+/// Applies one change.
+///
+/// Errors: `IncorrectInstanceState` (terminated; or not stopped where that is needed), `InvalidParameterValue`,
+/// `InvalidInstanceAttributeValue` (a device that is not there).
+pub fn modify(it: &Instance, change: &Change) -> Result<Decision, InstanceError> {
+    check_state(it, change)?;
+    let mut next = it.clone();
+    match change {
+        Change::Kind(kind) => set_kind(&mut next, kind)?,
+        Change::UserData(data) => next.user_data = data.clone(),
+        Change::EbsOptimized(on) => next.ebs_optimized = *on,
+        Change::EnaSupport(true) => next.kind.ena_support = true,
+        Change::EnaSupport(false) => {
+            let words = "enhanced networking cannot be switched off; leave ena_support out".to_owned();
+            return Err(InstanceError::BadValue { field: "ena_support", words });
+        }
+        Change::DisableApiTermination(on) => next.disable_api_termination = *on,
+        Change::DisableApiStop(on) => next.disable_api_stop = *on,
+        Change::ShutdownBehavior(behavior) => next.shutdown_behavior = *behavior,
+        Change::DeleteOnTermination(devices) => set_delete_on_termination(&mut next, devices)?,
+        Change::MetadataOptions(spec) => set_metadata_options(&mut next, spec)?,
+        Change::DetailedMonitoring(on) => next.detailed_monitoring = *on,
+    }
+    Ok(settle(it, next, change.concerns_node()))
+}
+
+fn check_state(it: &Instance, change: &Change) -> Result<(), InstanceError> {
+    let state = it.state.name();
+    match state {
+        StateName::ShuttingDown | StateName::Terminated => Err(InstanceError::State { id: it.id, state, verb: "modified" }),
+        StateName::Stopped => Ok(()),
+        StateName::Pending | StateName::Running | StateName::Stopping if change.needs_stopped() => {
+            Err(InstanceError::NotStopped { id: it.id, state })
+        }
+        StateName::Pending | StateName::Running | StateName::Stopping => Ok(()),
+    }
+}
+
+fn set_kind(next: &mut Instance, kind: &Kind) -> Result<(), InstanceError> {
+    if kind.architecture != next.kind.architecture {
+        return Err(InstanceError::Architecture {
+            id: next.id,
+            kind: kind.name.clone(),
+            expected: next.kind.architecture.clone(),
+            actual: kind.architecture.clone(),
+        });
+    }
+    next.credits = default_credits(kind, next.credits);
+    next.kind = kind.clone();
+    Ok(())
+}
+
+/// Burstable types pay for bursts as they did before, or as is the default of their family: t2
+/// standard, all later ones unlimited, as AWS documents it. Others have no credits.
+pub fn default_credits(kind: &Kind, wanted: Option<CpuCredits>) -> Option<CpuCredits> {
+    let default = if kind.name.starts_with("t2.") { CpuCredits::Standard } else { CpuCredits::Unlimited };
+    kind.burstable.then(|| wanted.unwrap_or(default))
+}
+
+fn set_delete_on_termination(next: &mut Instance, devices: &[(String, bool)]) -> Result<(), InstanceError> {
+    let id = next.id;
+    for (device, goes) in devices {
+        let volume = next.volumes.iter_mut().find(|volume| volume.device_name == *device);
+        let volume = volume.ok_or_else(|| InstanceError::NoDevice { id, device: device.clone() })?;
+        volume.delete_on_termination = *goes;
+    }
+    Ok(())
+}
+
+fn set_metadata_options(next: &mut Instance, spec: &MetadataOptionsSpec) -> Result<(), InstanceError> {
+    let mut violations = Violations::new();
+    next.metadata_options = next.metadata_options.with(spec, "metadata_options", &mut violations);
+    violations.finish().map_err(|refusal| InstanceError::BadValue { field: "metadata_options", words: refusal.message })
+}
+
+/// What the instance knows of its interfaces, as network has them now: after an elastic IP moved, an
+/// interface was attached or detached, or groups changed. A running instance's node hears of it.
+pub fn interfaces(it: &Instance, mut seen: Vec<Interface>) -> Decision {
+    match it.state {
+        // What network deletes for the end of an instance is committed by that workflow.
+        InstanceState::ShuttingDown { .. } | InstanceState::Terminated { .. } => Decision::Unchanged,
+        InstanceState::Pending { .. } | InstanceState::Running { .. } | InstanceState::Stopping { .. } | InstanceState::Stopped { .. } => {
+            seen.sort_by_key(|interface| interface.device_index);
+            settle(it, Instance { interfaces: seen, ..it.clone() }, true)
+        }
+    }
+}
+
+/// The instance with other tags. Its node hears of them only if the instance may ask for them.
+pub fn tags(it: &Instance, tags: Tags) -> Decision {
+    settle(it, Instance { tags, ..it.clone() }, it.metadata_options.tags_enabled)
+}
+
+/// The instance with its volumes as they are now: after an attachment or detachment. A running
+/// instance's node hears of it.
+pub fn volumes(it: &Instance, volumes: Vec<crate::instance::AttachedVolume>) -> Decision {
+    settle(it, Instance { volumes, ..it.clone() }, true)
+}
+
+fn settle(before: &Instance, mut next: Instance, concerns_node: bool) -> Decision {
+    if next == *before {
+        return Decision::Unchanged;
+    }
+    let at_node = match next.state {
+        InstanceState::Pending { .. } | InstanceState::Running { .. } => true,
+        // The next start tells the node all of it.
+        InstanceState::Stopping { .. } | InstanceState::Stopped { .. } => false,
+        InstanceState::ShuttingDown { .. } | InstanceState::Terminated { .. } => false,
+    };
+    if concerns_node && at_node {
+        next.generation += 1;
+    }
+    Decision::change(next)
+}

@@ -1,0 +1,170 @@
+//! Instances: what there are, and starting, stopping, rebooting and ending them.
+
+use std::sync::Arc;
+
+use gureum_compute_domain::{
+    batch::{self, Outcome},
+    instance::{Decision, Instance, InstanceError},
+    reboot, start,
+    stop::{self, StopMode},
+    terminate,
+};
+use gureum_model::{Filters, PageRequest, Refusal, Scope, Timestamp, id::InstanceId, refusal::Violations};
+use gureum_proto::{Mutation, compute::v1 as proto};
+use gureum_service::{Error, mutate, scope, wire};
+use gureum_store::{Listed, Row, State, list};
+use prost::Message;
+
+use crate::{
+    convert,
+    core::Core,
+    fleet::reach_of,
+    store::{InstanceRow, Schema, Tx, put_instance},
+};
+
+/// One page of the caller's instances.
+pub async fn describe_instances(core: &Arc<Core>, request: proto::DescribeInstancesRequest) -> Result<proto::DescribeInstancesResponse, Error> {
+    let (scope, state, now) = (scope(), core.read(), core.clock.now());
+    let mut violations = Violations::new();
+    let ids: Vec<InstanceId> = violations.ids("instance_ids", &request.instance_ids);
+    let filters = violations.check("", Filters::for_kind::<Instance>(wire::filters(request.filters))).unwrap_or_default();
+    violations.finish()?;
+    let (rows, next_page_token) = if ids.is_empty() {
+        let page = PageRequest::new(request.page_size, &request.page_token, &("instances", &scope, &filters))?;
+        list(&state.instances, &scope, &filters, &page)
+    } else {
+        (find_all(&state, &scope, &ids, now)?, String::new())
+    };
+    let passing = rows.iter().filter(|row| row.visible(now) && filters.pass(&row.record));
+    Ok(proto::DescribeInstancesResponse { instances: passing.map(|row| shown(&state, row, now)).collect(), next_page_token })
+}
+
+/// An instance as a call shows it.
+pub fn shown(tables: &Schema, it: &Instance, now: Timestamp) -> proto::Instance {
+    let node = it.node.map_or(gureum_compute_domain::plan::Reach::Lost, |node| reach_of(tables, node));
+    convert::instance::shown(it, node, now)
+}
+
+/// The visible instances with these ids, in ascending order. Errors: `InvalidInstanceID.NotFound`, all named.
+pub fn find_all(state: &State<Schema>, scope: &Scope, ids: &[InstanceId], now: Timestamp) -> Result<Vec<Arc<Row<InstanceRow>>>, Refusal> {
+    let mut ids = ids.to_vec();
+    ids.sort_unstable();
+    let found = batch::find_all(&ids, |id| find(state, scope, id, now))?;
+    Ok(found.iter().filter_map(|it| state.instances.get(&InstanceRow::list_key(scope, it.id)).cloned()).collect())
+}
+
+/// An instance that users still see.
+pub fn find<'a>(tables: &'a Schema, scope: &Scope, id: InstanceId, now: Timestamp) -> Option<&'a Instance> {
+    tables.instances.get(&InstanceRow::list_key(scope, id)).map(|row| &row.record.0).filter(|it| it.visible(now))
+}
+
+/// As [`find`], but refuses with `InvalidInstanceID.NotFound`.
+pub fn get<'a>(tables: &'a Schema, scope: &Scope, id: InstanceId, now: Timestamp) -> Result<&'a Instance, Refusal> {
+    Ok(find(tables, scope, id, now).ok_or(InstanceError::NotFound { id })?)
+}
+
+/// The instances that a call names. Errors: `InvalidInstanceID.Malformed`, each named.
+pub fn read_ids(texts: &[String]) -> Result<Vec<InstanceId>, Refusal> {
+    let mut violations = Violations::new();
+    let ids = violations.ids("instance_ids", texts);
+    violations.finish()?;
+    Ok(ids)
+}
+
+/// Decides on several instances, all or nothing, and writes those that change.
+///
+/// `settle` runs once all decisions stand, before anything is written.
+async fn change<Q, A, S>(
+    core: &Arc<Core>,
+    request: &Q,
+    ids: Vec<InstanceId>,
+    mut decide: impl FnMut(&Instance, Timestamp) -> Result<Decision, InstanceError> + Send + 'static,
+    settle: S,
+) -> Result<A, Error>
+where
+    Q: Mutation,
+    A: Message + Default + 'static,
+    S: FnOnce(&[Outcome], &mut Tx<'_>) -> A + Send + 'static,
+{
+    let (scope, places) = (scope(), core.places.clone());
+    mutate(&core.store, &scope.clone(), request, move |tx| {
+        let now = tx.now();
+        let outcomes = {
+            let tables: &Schema = tx;
+            batch::decide(&ids, |id| find(tables, &scope, id, now), |it| decide(it, now))?
+        };
+        let answer = settle(&outcomes, tx);
+        for next in outcomes.into_iter().filter_map(|outcome| outcome.next) {
+            put_instance(tx, &places, *next, "");
+        }
+        Ok(answer)
+    })
+    .await
+}
+
+fn changes(outcomes: &[Outcome]) -> Vec<proto::InstanceStateChange> {
+    let change = |outcome: &Outcome| proto::InstanceStateChange {
+        instance_id: outcome.id.to_string(),
+        previous_state: convert::instance::state(outcome.before).into(),
+        current_state: convert::instance::state(outcome.after).into(),
+    };
+    outcomes.iter().map(change).collect()
+}
+
+/// Starts stopped instances. Their places are set aside in the decision, and given back if it refuses.
+pub async fn start_instances(core: &Arc<Core>, request: proto::StartInstancesRequest) -> Result<proto::StartInstancesResponse, Error> {
+    let ids = read_ids(&request.instance_ids)?;
+    let (scope, places, random, dry_run) = (scope(), core.places.clone(), core.random(), request.dry_run);
+    mutate(&core.store, &scope.clone(), &request, move |tx| {
+        let now = tx.now();
+        let mut reservation = places.reserve();
+        let outcomes = {
+            let tables: &Schema = tx;
+            let mut number = random;
+            let decide = |it: &Instance| {
+                let place = start::needs_place(it).then(|| {
+                    number = number.wrapping_add(1);
+                    reservation.one(it.id, it.zone, it.kind.capacity, it.node, number)
+                });
+                start::start(it, place.flatten(), now)
+            };
+            batch::decide(&ids, |id| find(tables, &scope, id, now), decide)?
+        };
+        let answer = proto::StartInstancesResponse { changes: changes(&outcomes) };
+        if dry_run {
+            // What follows is refused with DryRunOperation; the places go back here.
+            return Ok(answer);
+        }
+        for next in outcomes.into_iter().filter_map(|outcome| outcome.next) {
+            put_instance(tx, &places, *next, "");
+        }
+        reservation.keep();
+        Ok(answer)
+    })
+    .await
+}
+
+/// Stops instances.
+pub async fn stop_instances(core: &Arc<Core>, request: proto::StopInstancesRequest) -> Result<proto::StopInstancesResponse, Error> {
+    let ids = read_ids(&request.instance_ids)?;
+    let mode = StopMode { force: request.force, hibernate: request.hibernate };
+    let decide = move |it: &Instance, now| stop::stop(it, mode, now);
+    change(core, &request, ids, decide, |outcomes, _| proto::StopInstancesResponse { changes: changes(outcomes) }).await
+}
+
+/// Reboots running instances.
+pub async fn reboot_instances(core: &Arc<Core>, request: proto::RebootInstancesRequest) -> Result<proto::RebootInstancesResponse, Error> {
+    let ids = read_ids(&request.instance_ids)?;
+    change(core, &request, ids, |it, _| reboot::reboot(it), |_, _| proto::RebootInstancesResponse {}).await
+}
+
+/// Ends instances for good.
+pub async fn terminate_instances(
+    core: &Arc<Core>,
+    request: proto::TerminateInstancesRequest,
+) -> Result<proto::TerminateInstancesResponse, Error> {
+    let ids = read_ids(&request.instance_ids)?;
+    let force = request.force;
+    let decide = move |it: &Instance, now| terminate::terminate(it, force, now);
+    change(core, &request, ids, decide, |outcomes, _| proto::TerminateInstancesResponse { changes: changes(outcomes) }).await
+}

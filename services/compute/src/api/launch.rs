@@ -1,0 +1,268 @@
+//! RunInstances.
+//!
+//! ```text
+//!  look up ──▶ commit the launch, with places ──▶ network makes the interfaces ──▶ commit the instances ──▶ answer
+//!                      │                                  │ refused, or away
+//!                      └───────── undone by its loop ◀────┘
+//! ```
+//!
+//! The call runs as a task of its own: a caller who goes away leaves no launch half-made. A repeat with
+//! the same client token waits for the first call, and gets its answer.
+
+use std::sync::Arc;
+
+use gureum_compute_domain::{
+    block_device::PlannedVolume,
+    instance::{Instance, InstanceError, StateName},
+    instance_type,
+    launch::{self, Wanted},
+    launch_check::{LaunchFacts, LaunchPlan, Lookups, NewIds, check},
+    launch_intent::{Launch, LaunchState, finish},
+    launch_spec::LaunchSpec,
+    launch_template::VersionRef,
+    volume,
+};
+use gureum_model::{
+    Refusal, RefusalKind, Scope,
+    id::ReservationId,
+};
+use gureum_proto::{Mutation, compute::v1 as proto};
+use gureum_service::{
+    Answer, Error, context,
+    mutate::{self, mutate},
+    scope,
+};
+use gureum_store::{Listed, State, TokenKey, token::fingerprint};
+use prost::Message;
+use tracing::Instrument;
+
+use super::templates::{Named, find_template, find_version};
+use crate::{
+    catalog, convert,
+    core::Core,
+    network::{Resolved, Seen},
+    store::{INSTANCE_STATE_INDEX, InstanceRow, LaunchRow, Schema, put_instance, put_volume},
+};
+
+/// Launches instances, whether or not the caller waits for them.
+pub async fn run_instances(core: &Arc<Core>, request: proto::RunInstancesRequest) -> Result<proto::RunInstancesResponse, Error> {
+    let work = {
+        let (core, active) = (core.clone(), core.activity.begin());
+        async move {
+            let launched = run(&core, request).await;
+            drop(active);
+            launched
+        }
+    };
+    let task = match context::current() {
+        Some(context) => core.tasks.spawn(context::with(context, work).in_current_span()),
+        None => core.tasks.spawn(work),
+    };
+    task.await.map_err(|error| Error::Internal(format!("a launch ended early: {error}")))?
+}
+
+async fn run(core: &Arc<Core>, request: proto::RunInstancesRequest) -> Result<proto::RunInstancesResponse, Error> {
+    let scope = scope();
+    let token = request.client_token.clone();
+    let _turn = if token.is_empty() { None } else { Some(core.turns.take(&scope, &token).await) };
+    if !token.is_empty()
+        && let Some(answer) = repeated(core, &scope, &request).await?
+    {
+        return Ok(answer);
+    }
+    let prepared = prepare(core, &scope, &request).await?;
+    if request.dry_run {
+        return Err(mutate::dry_run_refusal().into());
+    }
+    let reservation: ReservationId = core.ids.next();
+    // From here on what is left behind is taken back by the launches' loop.
+    let _under_way = core.in_flight.begin(&scope, reservation, core.launches.clone());
+    let (launch, ids) = accept(core, &scope, reservation, &prepared, &token).await?;
+    let seen = core.network.create(&launch.instances, &prepared.plan.wanted, &prepared.network).await?;
+    conclude(core, &scope, &request, launch, prepared, ids, seen).await
+}
+
+/// The answer of a call that was made before with this token.
+async fn repeated(
+    core: &Core,
+    scope: &Scope,
+    request: &proto::RunInstancesRequest,
+) -> Result<Option<proto::RunInstancesResponse>, Error> {
+    let key = TokenKey::new(scope, proto::RunInstancesRequest::NAME, request.client_token());
+    let parameters = fingerprint(&request.encode_to_vec());
+    Ok(core.store.write(move |tx| mutate::recall::<Schema, proto::RunInstancesResponse>(tx, &key, parameters)).await?)
+}
+
+/// A launch that may happen, and everything that it needs.
+struct Prepared {
+    plan: LaunchPlan,
+    network: Resolved,
+    volumes: Vec<PlannedVolume>,
+    public_key: String,
+    image_source: String,
+}
+
+/// Reads what is wanted, looks up what it names, and checks all of it.
+async fn prepare(core: &Core, scope: &Scope, request: &proto::RunInstancesRequest) -> Result<Prepared, Error> {
+    let state = core.read();
+    let spec = spec(&state, scope, request)?;
+    let wanted = launch::parse(&spec, request.min_count, request.max_count, &scope.region)?;
+    let zone = instance_type::find(&wanted.instance_type).and_then(|kind| core.places.lock().best_zone(kind.kind().capacity));
+    let (key, network) = tokio::join!(
+        async {
+            match &wanted.key_name {
+                Some(name) => core.security.public_key(name).await,
+                None => Ok(Some(String::new())),
+            }
+        },
+        core.network.resolve(&wanted, &scope.region, zone, core.random())
+    );
+    let public_key = key?;
+    let (lookups, volumes, image_source) = look_up(core, &state, scope, &wanted, &spec, public_key.is_some());
+    // What is wrong with the request itself is told before what network says of it.
+    let plan = check(wanted, lookups)?;
+    Ok(Prepared { plan, network: network?, volumes, public_key: public_key.unwrap_or_default(), image_source })
+}
+
+/// The request's words over its template's.
+fn spec(tables: &Schema, scope: &Scope, request: &proto::RunInstancesRequest) -> Result<LaunchSpec, Refusal> {
+    use proto::launch_template_specification::LaunchTemplate as By;
+    let own = convert::launch_spec::read(request.spec.clone().unwrap_or_default())?;
+    let Some(reference) = &request.launch_template else { return Ok(own) };
+    let named = match reference.launch_template.clone() {
+        Some(By::LaunchTemplateId(id)) => Named::Id(id),
+        Some(By::LaunchTemplateName(name)) => Named::Name(name),
+        None => return Err(Refusal::missing("launch_template")),
+    };
+    let version: VersionRef = reference.version.parse()?;
+    let template = find_template(tables, scope, &named)?;
+    Ok(own.over(find_version(tables, template, version)?.data.clone()))
+}
+
+/// What the request names, as it is now; its volumes; and where its image's contents are.
+fn look_up(
+    core: &Core,
+    state: &State<Schema>,
+    scope: &Scope,
+    wanted: &Wanted,
+    spec: &LaunchSpec,
+    key_exists: bool,
+) -> (Lookups, Vec<PlannedVolume>, String) {
+    let image = catalog::image(state, scope, wanted.image);
+    let planned = image.as_ref().map_or(Ok(Vec::new()), |image| catalog::volumes(state, scope, image, &spec.block_devices));
+    let image_source = image.as_ref().map(|image| catalog::image_source(image)).unwrap_or_default();
+    let (volumes, planned) = match planned {
+        Ok(planned) => (Ok(planned.iter().map(PlannedVolume::facts).collect()), planned),
+        Err(refusal) => (Err(refusal), Vec::new()),
+    };
+    let lookups = Lookups {
+        image: image.map(|image| image.facts(catalog::terms_missing(state, scope, &image))),
+        kind: instance_type::find(&wanted.instance_type).map(instance_type::InstanceType::facts),
+        key_exists,
+        volumes,
+        instances: core.settings.instance_limit.map_or(0, |_| count(state, scope)),
+        instance_limit: core.settings.instance_limit,
+    };
+    (lookups, planned, image_source)
+}
+
+/// Instances that a scope has beside terminated ones, and those that are being launched.
+fn count(tables: &Schema, scope: &Scope) -> usize {
+    let living = StateName::ALL.into_iter().filter(|name| *name != StateName::Terminated);
+    let of_state = |name: StateName| tables.instances.find(INSTANCE_STATE_INDEX, &format!("{scope}/{name}")).count();
+    let prefix = format!("{scope}/");
+    let launching: usize = tables.launches.scan(&prefix, None).map(|launch| launch.instances.len()).sum();
+    living.map(of_state).sum::<usize>() + launching
+}
+
+/// Sets places aside and commits the launch: from now on it is finished or undone, whatever happens.
+async fn accept(
+    core: &Core,
+    scope: &Scope,
+    reservation_id: ReservationId,
+    prepared: &Prepared,
+    token: &str,
+) -> Result<(Launch, Vec<NewIds>), Error> {
+    let plan = prepared.plan.clone();
+    let facts = LaunchFacts {
+        scope: scope.clone(),
+        reservation_id,
+        client_token: token.to_owned(),
+        zone: prepared.network.zone,
+        image_source: prepared.image_source.clone(),
+        public_key: prepared.public_key.clone(),
+        subnets: prepared.network.interfaces.iter().map(|interface| (interface.subnet, interface.vpc)).collect(),
+    };
+    let ids = plan.new_ids(plan.wanted.max_count, &core.ids);
+    let (places, random, limit) = (core.places.clone(), core.random(), core.settings.instance_limit);
+    let accepted = core.store.write(move |tx| {
+        let mut ids = ids;
+        if let Some(limit) = limit {
+            // Others may have launched since the check.
+            let left = limit.saturating_sub(count(tx, &facts.scope));
+            if left < plan.wanted.min_count {
+                let words = format!("{left} more instances would reach the limit of {limit}; terminate some first");
+                return Err(Refusal::new(RefusalKind::Exhausted, "InstanceLimitExceeded", words));
+            }
+            ids.truncate(left);
+        }
+        let mut seats = places.reserve();
+        let instances: Vec<_> = ids.iter().map(|ids| ids.instance).collect();
+        let nodes = seats.all(&instances, plan.wanted.min_count, facts.zone, plan.kind.capacity, random).ok_or_else(|| {
+            InstanceError::NoCapacity { kind: plan.kind.name.clone(), zone: facts.scope.region.zone(facts.zone) }
+        })?;
+        ids.truncate(nodes.len());
+        let now = tx.now();
+        let numbered = (0u32..).zip(ids.iter().zip(nodes));
+        let instances = numbered.map(|(index, (ids, node))| plan.instance(&facts, index, ids, node, now)).collect();
+        let launch =
+            Launch { scope: facts.scope.clone(), reservation_id: facts.reservation_id, since: now, state: LaunchState::Preparing, instances };
+        tx.put(LaunchRow(launch.clone()));
+        seats.keep();
+        Ok((launch, ids))
+    });
+    Ok(accepted.await?)
+}
+
+/// Commits the instances with their volumes in place of the launch, together with the answer.
+async fn conclude(
+    core: &Core,
+    scope: &Scope,
+    request: &proto::RunInstancesRequest,
+    launch: Launch,
+    prepared: Prepared,
+    ids: Vec<NewIds>,
+    seen: Seen,
+) -> Result<proto::RunInstancesResponse, Error> {
+    let (places, key) = (core.places.clone(), LaunchRow::key_of(scope, launch.reservation_id));
+    let first = launch.instances.first().map(|it| InstanceRow::list_key(scope, it.id)).unwrap_or_default();
+    let concluded = mutate(&core.store, scope, request, move |tx| {
+        let recorded = tx.launches.get(&key).cloned().ok_or_else(undone)?;
+        let instances = finish(&recorded, |id| seen.interfaces.get(&id).cloned()).ok_or_else(undone)?;
+        tx.delete::<LaunchRow>(&key);
+        let answer = proto::RunInstancesResponse {
+            reservation_id: recorded.reservation_id.to_string(),
+            instances: instances.iter().map(convert::instance::told).collect(),
+        };
+        for (it, ids) in instances.into_iter().zip(&ids) {
+            put_volumes(tx, &it, &prepared, ids);
+            put_instance(tx, &places, it, "");
+        }
+        Ok(Answer::created::<InstanceRow>(answer, first))
+    });
+    concluded.await
+}
+
+fn put_volumes(tx: &mut crate::store::Tx<'_>, it: &Instance, prepared: &Prepared, ids: &NewIds) {
+    let now = tx.now();
+    for (planned, id) in prepared.volumes.iter().zip(&ids.volumes) {
+        let tags = &prepared.plan.wanted.tags.volume;
+        let volume = volume::create::launched(&it.scope, planned, (*id, it.id), it.zone, tags, now);
+        put_volume(tx, "VolumeCreated", volume);
+    }
+}
+
+/// Compute was told to stop in the midst of the launch, or network answered with less than was asked for.
+fn undone() -> Refusal {
+    Refusal::new(RefusalKind::Unavailable, "ServiceUnavailable", "the launch was undone before it was finished; try again")
+}

@@ -1,0 +1,67 @@
+//! What a launch may be made of: images and snapshots, whoever owns them.
+//!
+//! What ships is in a table and not in the store; what accounts made is in the store, under its owner's
+//! scope. A caller sees only what is public, on the marketplace, shared with him, or his own.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use gureum_compute_domain::{
+    block_device::{PlannedVolume, launch_volumes},
+    image::{Image, ImageSource, shipped},
+    launch_spec::BlockDeviceSpec,
+    marketplace,
+    snapshot::Snapshot,
+};
+use gureum_model::{
+    Refusal, Scope,
+    id::{ImageId, SnapshotId},
+};
+
+use crate::store::{AcceptanceRow, ID_INDEX, Schema};
+
+/// An image, if the caller may see it.
+pub fn image<'a>(tables: &'a Schema, scope: &Scope, id: ImageId) -> Option<Cow<'a, Image>> {
+    let found = match shipped::find(id) {
+        Some(shipped) => Cow::Owned(shipped.image(&scope.region)),
+        None => Cow::Borrowed(&tables.images.find(ID_INDEX, &id.to_string()).next()?.record.0),
+    };
+    Some(found).filter(|image| image.visible_to(scope))
+}
+
+/// A product in the image whose terms the caller has still to accept.
+pub fn terms_missing(tables: &Schema, scope: &Scope, image: &Image) -> Option<String> {
+    let listing = |code: &str| tables.listings.find(ID_INDEX, code).next().map(|row| &row.record.0);
+    let acceptance = |code: &str| tables.acceptances.get(&AcceptanceRow::key_of(scope.account, code)).map(|row| &row.record.0);
+    marketplace::terms_missing(image, scope.account, listing, acceptance)
+}
+
+/// Where a driver finds what is in the image.
+pub fn image_source(image: &Image) -> String {
+    match &image.source {
+        ImageSource::Shipped { name } => name.clone(),
+        ImageSource::FromInstance { .. } | ImageSource::Registered => {
+            let root = image.block_devices.iter().find(|mapping| mapping.device_name == image.root_device_name);
+            let snapshot = root.and_then(|mapping| mapping.ebs()?.snapshot_id);
+            snapshot.map(|id| id.to_string()).unwrap_or_default()
+        }
+    }
+}
+
+/// The volumes of a launch, root first. Errors: `InvalidBlockDeviceMapping` and its like, all at once.
+pub fn volumes(tables: &Schema, scope: &Scope, image: &Image, specs: &[BlockDeviceSpec]) -> Result<Vec<PlannedVolume>, Refusal> {
+    let of_image: Vec<SnapshotId> = image.snapshots().collect();
+    let named = specs.iter().filter_map(|spec| spec.snapshot_id.as_deref()?.parse::<SnapshotId>().ok());
+    let ships: BTreeMap<SnapshotId, Snapshot> = of_image
+        .iter()
+        .copied()
+        .chain(named)
+        .filter_map(|id| Some((id, shipped::find_snapshot(id)?.snapshot(&scope.region))))
+        .collect();
+    let find = |id: SnapshotId| {
+        ships.get(&id).or_else(|| {
+            let found = &tables.snapshots.find(ID_INDEX, &id.to_string()).next()?.record.0;
+            (of_image.contains(&id) || found.visible_to(scope)).then_some(found)
+        })
+    };
+    launch_volumes(&image.block_devices, &image.root_device_name, specs, scope, find, "spec.block_device_mappings")
+}

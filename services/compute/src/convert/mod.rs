@@ -1,0 +1,11 @@
+//! Between the contract's messages and the domain's records.
+
+pub mod desired;
+pub mod image;
+pub mod instance;
+pub mod instance_type;
+pub mod launch_spec;
+pub mod node;
+pub mod observation;
+pub mod template;
+pub mod volume;

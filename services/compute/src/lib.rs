@@ -1,0 +1,126 @@
+//! Gureum's compute service: what runs, what it is made of, and where.
+//!
+//! ```text
+//!  callers ──► api ──► domain's decision ──► store ──► outbox ──► whoever watches
+//!               │                              ▲  │
+//!               │ RunInstances                 │  └─► wake ──► loop of instances ──► nodes, network
+//!               ▼                              │
+//!        security (keys), network (interfaces) │
+//!                                              │
+//!  node ──► RegisterNode, NodeHeartbeat        │
+//!  node ◄── follow: one task per node ─────────┘
+//! ```
+//!
+//! It owns instances, launch templates, images, volumes, snapshots, the marketplace, and what is known of
+//! nodes. The intent is recorded first; the loops then drive nodes and network to it, and may be killed
+//! between any two steps.
+//!
+//! Invariants:
+//! - An instance that is answered has its addresses, its place, and its volumes. A launch that was not
+//!   answered leaves nothing behind.
+//! - A place is given out once: it is set aside in the decision that commits its holder, and the rows
+//!   rebuild the index.
+//! - Only decisions on this service's writer change a state; what a node reports is one of their inputs.
+//! - A report counts for the generation to which it belongs. A node that has what is not its own is told
+//!   to end it.
+//!
+//! It never moves an instance to another node by itself, and never decides what a node has not reported
+//! unless that node was given up.
+
+mod api;
+mod catalog;
+mod convert;
+mod core;
+mod fleet;
+mod network;
+mod places;
+mod reconcile;
+mod security;
+pub mod settings;
+mod store;
+
+use std::sync::Arc;
+
+use gureum_compute_domain::node::NodeState;
+use gureum_proto::compute::v1::{
+    compute_peer_service_server::ComputePeerServiceServer, compute_service_server::ComputeServiceServer,
+};
+use gureum_service::{CancellationToken, Service, ServiceConfig, StartError, reconcile::Waker};
+use tonic::service::Routes;
+
+use crate::{
+    api::Api,
+    core::Core,
+    fleet::Fleet,
+    places::Places,
+    reconcile::{follow, instances::Instances, interfaces, interfaces::Interfaces, launches::Launches, leases, wake},
+    settings::Settings,
+    store::Schema,
+};
+
+/// Runs compute until it is told to stop. `ready` is told once it accepts.
+pub async fn run(
+    config: ServiceConfig<Settings>,
+    shutdown: CancellationToken,
+    ready: impl FnOnce() + Send + 'static,
+) -> Result<(), StartError> {
+    if let Some(fault) = config.settings.faults().into_iter().next() {
+        return Err(StartError::Setting { name: "settings", reason: fault });
+    }
+    let service = Service::<Schema>::open("compute", &config, shutdown).await?;
+    let core = Arc::new(Core {
+        store: service.store.clone(),
+        ids: service.ids.clone(),
+        clock: service.clock.clone(),
+        settings: config.settings.clone(),
+        places: Places::rebuild(&service.store.read()),
+        fleet: Fleet::new(config.tls.clone()),
+        network: network::Network::new(service.peer("network")?),
+        security: security::Security::new(service.peer("security")?),
+        shutdown: service.shutdown.clone(),
+        tasks: service.tasks.clone(),
+        activity: service.activity.clone(),
+        instances: Waker::default(),
+        launches: Waker::default(),
+        interfaces: Waker::default(),
+        turns: core::Turns::default(),
+        in_flight: core::InFlight::default(),
+        consoles: core::Consoles::default(),
+    });
+    follow_known_nodes(&core);
+    start_loops(&service, &core);
+    let api = Api(core);
+    let limit = service.max_message_bytes();
+    let routes = Routes::default()
+        .add_service(ComputeServiceServer::new(api.clone()).max_decoding_message_size(limit))
+        .add_service(ComputePeerServiceServer::new(api).max_decoding_message_size(limit));
+    service.serve(routes, ready).await
+}
+
+fn start_loops(service: &Service<Schema>, core: &Arc<Core>) {
+    let seen = wake::Seen::from_now(core);
+    let (idle, watched) = (seen.clone(), core.clone());
+    service.activity.add_loop(move || idle.is_idle(&watched));
+    service.spawn(wake::follow(core.clone(), seen));
+    service.run_reconciler(Arc::new(Instances::new(core.clone())), core.instances.clone());
+    service.run_reconciler(Arc::new(Launches(core.clone())), core.launches.clone());
+    service.run_reconciler(Arc::new(Interfaces(core.clone())), core.interfaces.clone());
+    service.spawn(interfaces::follow(core.clone()));
+    service.spawn(leases::run(core.clone()));
+}
+
+/// After a restart every node that was not given up has one lease of time to be heard of, and is followed
+/// from where it was left.
+fn follow_known_nodes(core: &Arc<Core>) {
+    let state = core.read();
+    for node in state.nodes.iter().filter(|row| !matches!(row.state, NodeState::Dead { .. })) {
+        match core.fleet.reach(&node.endpoint) {
+            Ok(peer) => {
+                if let Some(admitted) = core.fleet.admit(node, peer) {
+                    follow::start(core, node, admitted);
+                }
+            }
+            Err(refusal) => tracing::warn!(node = %node.id, %refusal, "a node cannot be reached where it last was; it has to register again"),
+        }
+    }
+}

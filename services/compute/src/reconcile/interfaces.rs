@@ -1,0 +1,192 @@
+//! What instances know of their interfaces, kept as network has it.
+//!
+//! Elastic IPs move, interfaces are attached and detached, groups change: network tells of each. Only
+//! what an instance does not know yet is asked for. After a start everything is looked through once.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use gureum_compute_domain::{
+    instance::{Decision, Instance, InstanceState, Interface},
+    modify,
+};
+use gureum_model::{
+    Scope,
+    id::{InstanceId, NetworkInterfaceId},
+};
+use gureum_proto::{WatchMessage, WatchPart, network::v1 as proto, network::v1::event::Resource};
+use gureum_service::reconcile::{Outcome, Reconcile};
+use gureum_store::{Listed, Record};
+use tonic::{Code, Status, Streaming};
+
+use crate::{
+    core::Core,
+    network::Seen,
+    store::{INTERFACE_INDEX, InstanceRow, Schema, put_instance},
+};
+
+/// Pause before network is followed again, in real time.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// When an attachment that a node has not carried out is looked at again, in domain time.
+const CARRIED_OUT_AGAIN: Duration = Duration::from_secs(1);
+
+/// Follows network until it is dropped: wakes the loop for instances that do not know their interfaces
+/// as they are.
+pub async fn follow(core: Arc<Core>) {
+    let mut after = None;
+    loop {
+        match core.network.watch(after).await {
+            Ok(stream) => {
+                if let Err(status) = take(&core, stream, &mut after).await {
+                    tracing::debug!(%status, "following network is interrupted");
+                    if status.code() == Code::OutOfRange {
+                        after = None;
+                    }
+                }
+            }
+            Err(status) if status.code() == Code::OutOfRange => after = None,
+            Err(status) => tracing::debug!(%status, "network cannot be followed"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn take(core: &Core, mut stream: Streaming<proto::WatchAllResponse>, after: &mut Option<u64>) -> Result<(), Status> {
+    let mut in_snapshot = after.is_none();
+    while let Some(message) = stream.next().await {
+        match message?.into_parts() {
+            WatchPart::Event(event) => {
+                let metadata = event.metadata.unwrap_or_default();
+                if let Some(Resource::NetworkInterface(interface)) = event.resource {
+                    let scope = Scope::parse(&metadata.account_id, &metadata.region).unwrap_or_default();
+                    let keys = unknown_to(&core.read(), core, &scope, interface);
+                    core.interfaces.wake(keys);
+                }
+                if !in_snapshot {
+                    *after = Some(metadata.sequence);
+                }
+            }
+            WatchPart::CaughtUp(sequence) => {
+                in_snapshot = false;
+                *after = Some(sequence);
+            }
+            WatchPart::Unknown => {}
+        }
+    }
+    Ok(())
+}
+
+/// The instances that do not know an interface as it is now: who has it, and who believes to have it.
+fn unknown_to(tables: &Schema, core: &Core, scope: &Scope, interface: proto::NetworkInterface) -> Vec<String> {
+    let Ok(id) = interface.network_interface_id.parse::<NetworkInterfaceId>() else { return Vec::new() };
+    let Seen { interfaces, moving } = core.network.peek(interface);
+    let mut keys: Vec<String> = moving.keys().map(|instance| InstanceRow::list_key(scope, *instance)).collect();
+    for (instance, seen) in &interfaces {
+        let key = InstanceRow::list_key(scope, *instance);
+        if tables.instances.get(&key).is_some_and(|row| seen.iter().any(|interface| !knows(row, interface))) {
+            keys.push(key);
+        }
+    }
+    let believers = tables.instances.find(INTERFACE_INDEX, &id.to_string()).filter(|row| !interfaces.contains_key(&row.id));
+    keys.extend(believers.filter(|row| is_alive(row)).map(|row| row.record.key()));
+    keys.retain(|key| tables.instances.get(key).is_some_and(|row| is_alive(row)));
+    keys
+}
+
+/// What network deletes for the end of an instance is that workflow's own.
+fn is_alive(it: &Instance) -> bool {
+    match it.state {
+        InstanceState::Pending { .. } | InstanceState::Running { .. } | InstanceState::Stopping { .. } | InstanceState::Stopped { .. } => true,
+        InstanceState::ShuttingDown { .. } | InstanceState::Terminated { .. } => false,
+    }
+}
+
+fn knows(it: &Instance, seen: &Interface) -> bool {
+    let known = it.interfaces.iter().find(|interface| interface.id == seen.id);
+    known.is_some_and(|known| *known == Interface { prefix_length: known.prefix_length, ..seen.clone() })
+}
+
+/// Reads the interfaces of instances anew; the keys are those of the instances' rows.
+pub struct Interfaces(pub Arc<Core>);
+
+impl Reconcile for Interfaces {
+    type Key = String;
+
+    const NAME: &'static str = "interfaces";
+
+    fn unsettled(&self) -> Vec<String> {
+        // Following begins with everything, so nothing is missed.
+        Vec::new()
+    }
+
+    async fn run(&self, keys: Vec<String>) -> Vec<(String, Outcome)> {
+        let mut by_scope: BTreeMap<Scope, Vec<InstanceId>> = BTreeMap::new();
+        {
+            let state = self.0.read();
+            for row in keys.iter().filter_map(|key| state.instances.get(key)) {
+                by_scope.entry(row.scope.clone()).or_default().push(row.id);
+            }
+        }
+        let mut outcomes = Vec::with_capacity(keys.len());
+        for (scope, ids) in by_scope {
+            let outcome = self.run_scope(&scope, &ids).await;
+            outcomes.extend(ids.iter().map(|id| (InstanceRow::list_key(&scope, *id), outcome.clone())));
+        }
+        outcomes
+    }
+}
+
+impl Interfaces {
+    async fn run_scope(&self, scope: &Scope, ids: &[InstanceId]) -> Outcome {
+        let core = &self.0;
+        let seen = match core.in_scope(scope, core.network.describe(ids)).await {
+            Ok(seen) => seen,
+            Err(error) => return Outcome::Retry { reason: error.to_string() },
+        };
+        let moving = seen.moving.clone();
+        let (places, scope_of, of) = (core.places.clone(), scope.clone(), ids.to_vec());
+        let written = core.commit(move |tx| {
+            for id in of {
+                let Some(row) = tx.instances.get(&InstanceRow::list_key(&scope_of, id)).cloned() else { continue };
+                if let Decision::Change(next) = modify::interfaces(&row, seen.of(id)) {
+                    put_instance(tx, &places, *next, "");
+                }
+            }
+        });
+        if let Err(error) = written.await {
+            return Outcome::Retry { reason: error.to_string() };
+        }
+        self.settle(scope, moving).await
+    }
+
+    /// Tells network of what the nodes have carried out. An instance that is off has nothing to carry out.
+    async fn settle(&self, scope: &Scope, moving: BTreeMap<InstanceId, Vec<gureum_model::id::AttachmentId>>) -> Outcome {
+        let core = &self.0;
+        let (mut done, mut open) = (Vec::new(), false);
+        {
+            let state = core.read();
+            for (instance, attachments) in moving {
+                let row = state.instances.get(&InstanceRow::list_key(scope, instance));
+                let carried_out = row.is_none_or(|row| match row.state {
+                    InstanceState::Pending { .. } | InstanceState::Running { .. } => row.observed.generation == row.generation,
+                    InstanceState::Stopping { .. }
+                    | InstanceState::Stopped { .. }
+                    | InstanceState::ShuttingDown { .. }
+                    | InstanceState::Terminated { .. } => true,
+                });
+                if carried_out {
+                    done.extend(attachments);
+                } else {
+                    open = true;
+                }
+            }
+        }
+        if !done.is_empty()
+            && let Err(error) = core.in_scope(scope, core.network.settle(&done)).await
+        {
+            return Outcome::Retry { reason: error.to_string() };
+        }
+        if open { Outcome::Waiting { until: core.clock.now() + CARRIED_OUT_AGAIN } } else { Outcome::Settled }
+    }
+}

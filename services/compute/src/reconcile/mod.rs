@@ -1,0 +1,9 @@
+//! What drives the world to what is recorded.
+
+pub mod follow;
+pub mod instances;
+pub mod interfaces;
+pub mod launches;
+pub mod leases;
+mod nodes;
+pub mod wake;

@@ -1,0 +1,51 @@
+//! Wakes the loop of instances for whatever the outbox tells, so that no writer can forget to.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use gureum_model::id::{InstanceId, ResourceId};
+
+use crate::core::Core;
+
+/// Events read at a time.
+const BATCH: usize = 1_024;
+
+/// How far the outbox was read.
+#[derive(Debug, Clone, Default)]
+pub struct Seen(Arc<AtomicU64>);
+
+impl Seen {
+    /// From here on: what is older every loop looks at when it starts.
+    pub fn from_now(core: &Core) -> Self {
+        Self(Arc::new(AtomicU64::new(core.read().sequence())))
+    }
+
+    /// Whether everything that is committed was read.
+    pub fn is_idle(&self, core: &Core) -> bool {
+        self.0.load(Ordering::SeqCst) >= core.read().sequence()
+    }
+}
+
+/// Follows the own outbox until the store stops.
+pub async fn follow(core: Arc<Core>, seen: Seen) {
+    let mut sequence = core.store.sequence();
+    loop {
+        let latest = *sequence.borrow_and_update();
+        let mut after = seen.0.load(Ordering::SeqCst);
+        while after < latest {
+            let state = core.read();
+            let batch: Vec<_> = state.events_after(after).take(BATCH).collect();
+            let Some(last) = batch.last().map(|event| event.sequence) else { break };
+            let of_instances = batch.iter().filter(|event| event.resource_id.starts_with(InstanceId::PREFIX) && !event.deleted);
+            // Woken before it counts as read, so that whoever waits for quiet sees one or the other.
+            core.instances.wake(of_instances.map(|event| format!("{}/{}", event.scope, event.resource_id)));
+            seen.0.store(last, Ordering::SeqCst);
+            after = last;
+        }
+        if sequence.changed().await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The one interface behind which an instance becomes real.
+//!
+//! What passes through it is data of the domain ([`gureum_node_domain::driver`], where the contract is
+//! told too); this is how it waits. The node calls a driver for one instance at a time, in order, and
+//! for many instances at once.
+//!
+//! It is shaped for drivers in which programs run. A *process*, *container* or *vm* driver has a shim
+//! per instance that outlives the node's process: [`Driver::adopt`] finds the shims again, and their
+//! reports come by [`Driver::reports`] whoever asked for what they tell of. A call returns once it is
+//! accepted: copying an image or shutting down a guest goes on behind it.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use gureum_model::id::InstanceId;
+use gureum_node_domain::{BootSpec, Capabilities, DriverReport, FaultError, Found, InstanceSpec, NodeInstance, Usage, sim::Fault};
+
+/// One run of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    pub id: InstanceId,
+    /// Which boot it is: a driver leaves a later one alone.
+    pub boot: u64,
+}
+
+/// Why a driver did not accept a call.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DriverError {
+    /// It never will: a boot has failed then, and a change waits for the next boot.
+    #[error("{0}")]
+    Refused(String),
+    /// It may later: the call is made again.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// What makes instances real. Every call may be repeated and then changes nothing.
+#[async_trait]
+pub trait Driver: Send + Sync + 'static {
+    /// What it can do on this host. Found out when it was made; never changes.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// Takes back what outlived the node's process. Called once, before anything else, with every
+    /// record of the node.
+    ///
+    /// Answers what it has, also where there is no record; what is left out is absent.
+    async fn adopt(&self, records: &[&NodeInstance]) -> Result<Vec<(InstanceId, Found)>, DriverError>;
+
+    /// Makes an instance run. [`DriverEvent::Up`](gureum_node_domain::DriverEvent) or `BootFailed` follows.
+    async fn boot(&self, spec: &BootSpec) -> Result<(), DriverError>;
+
+    /// Lets it shut down, and kills it after the grace (domain time). `Exited` follows, also if it did not run.
+    async fn stop(&self, run: Run, grace: Duration) -> Result<(), DriverError>;
+
+    /// Ends it at once. `Exited` follows, also if it did not run.
+    async fn kill(&self, run: Run) -> Result<(), DriverError>;
+
+    /// Restarts it with its addresses and disks. `Rebooted` follows.
+    async fn reboot(&self, run: Run, grace: Duration) -> Result<(), DriverError>;
+
+    /// Changes it while it runs. `Reconfigured` or `ReconfigureFailed` follows.
+    async fn reconfigure(&self, spec: &BootSpec) -> Result<(), DriverError>;
+
+    /// Ends it at once and removes all that goes with it; the specification says which volumes do. None:
+    /// nobody knows the instance, and all of it goes. `Removed` follows, also if it did not exist.
+    async fn terminate(&self, run: Run, spec: Option<&InstanceSpec>) -> Result<(), DriverError>;
+
+    /// What those of these instances that are up use now.
+    async fn usage(&self, ids: &[InstanceId]) -> Vec<(InstanceId, Usage)>;
+
+    /// The end of an instance's console: at most 64 KiB. Also of one that is off.
+    async fn console(&self, record: &NodeInstance) -> Result<Vec<u8>, DriverError>;
+
+    /// Waits until something happened and answers it, in order: 1 to `most` reports.
+    ///
+    /// Called by one task. What was answered counts as recorded when this is called again. A call that
+    /// is dropped while it waits has taken nothing.
+    async fn reports(&self, most: usize) -> Vec<DriverReport>;
+
+    /// Whether no report is due or being recorded. Virtual time waits for it.
+    fn is_idle(&self) -> bool {
+        true
+    }
+
+    /// Makes something go wrong, for tests.
+    async fn inject(&self, fault: Fault) -> Result<(), FaultError> {
+        let _ = fault;
+        Err(FaultError::NotSimulated { driver: self.capabilities().driver.as_str() })
+    }
+}

@@ -1,0 +1,114 @@
+//! Gureum's node service: the instances on one host.
+//!
+//! ```text
+//!             ApplyInstances                 begin: one commit per batch
+//!  compute ──► api ──► records ──► waker ──► converge ──► driver (sim │ process │ container │ vm)
+//!     ▲                 │   ▲                                │
+//!     └─ WatchInstances ┘   └──── reports: one commit per batch ◄─┘
+//! ```
+//!
+//! It owns what runs on its host: a record of each instance (what compute wants, what is), and the books
+//! of what is promised. It calls compute only, to say that it is there ([`registration`]).
+//!
+//! Everything goes through the records: an intent is durable before it is acknowledged, a step before
+//! the driver is called, a report before it is told. The driver is called for one instance at a time in
+//! the order of the commits, because only one loop calls it, which runs no key twice at once. After a
+//! start [`recovery`] holds the records against what the driver has; then the loops go on.
+//!
+//! Invariants: a node never has more promised than it has; nothing boots twice for one boot number;
+//! what compute has not acknowledged as terminated is never forgotten.
+//!
+//! It never moves an instance, never asks another service about one, and decides nothing that users
+//! decide: whether an instance that shut itself down is then terminated is for compute to say.
+//!
+//! A node serves all accounts and regions, so its rows are keyed by the id alone, unlike those of
+//! services that users call.
+
+mod alarm;
+mod api;
+mod converge;
+pub mod driver;
+mod records;
+mod recovery;
+mod registration;
+mod reports;
+mod settings;
+mod sim_driver;
+mod store;
+
+use std::sync::Arc;
+
+use gureum_proto::node::v1::node_service_server::NodeServiceServer;
+use gureum_service::{CancellationToken, Service, ServiceConfig, StartError, reconcile::Waker};
+use tonic::service::Routes;
+
+pub use crate::settings::{DriverSetting, Settings};
+use crate::{
+    api::{Api, usage::Samplers},
+    converge::Converge,
+    driver::Driver,
+    records::Records,
+    registration::{Pause, Registration},
+    sim_driver::SimDriver,
+    store::Schema,
+};
+
+/// Runs the node until it is told to stop. `ready` is told once it accepts.
+///
+/// # Errors
+/// Settings that cannot be used, a store that is another node's, and all that ends any service.
+pub async fn run(
+    config: ServiceConfig<Settings>,
+    shutdown: CancellationToken,
+    ready: impl FnOnce() + Send + 'static,
+) -> Result<(), StartError> {
+    let settings = &config.settings;
+    settings.check().map_err(|reason| StartError::Setting { name: "settings", reason })?;
+    let service = Service::<Schema>::open("node", &config, shutdown).await?;
+    let compute = service.peer("compute")?;
+    let driver: Arc<dyn Driver> = match settings.driver {
+        DriverSetting::Sim => Arc::new(SimDriver::new(settings.sim_settings(), service.clock.clone())),
+    };
+    let waker = Waker::default();
+    let records =
+        Records::open(service.store.clone(), settings.total(), driver.capabilities().clone(), service.clock.clone(), waker.clone());
+    let volatile = config.store.directory.is_none();
+    let identity = recovery::identity(&service.store, &settings.name, volatile).await?;
+    recovery::recover_all(&records, &*driver).await?;
+
+    let converge = Converge { records: records.clone(), driver: driver.clone(), clock: service.clock.clone() };
+    service.run_reconciler(Arc::new(converge), waker);
+    let (idle_driver, idle_records, samplers) = (driver.clone(), records.clone(), Samplers::new(service.clock.clone()));
+    let idle_samplers = samplers.clone();
+    service.activity.add_loop(move || idle_driver.is_idle() && idle_records.is_idle() && idle_samplers.is_idle());
+    service.spawn(reports::take(driver.clone(), records.clone()));
+    service.spawn(records.clone().watch_deadlines());
+
+    let pause = Pause::default();
+    let registration = Registration {
+        compute,
+        ids: service.ids.clone(),
+        identity,
+        zone: settings.zone,
+        total: settings.total(),
+        driver: driver.capabilities().driver,
+        endpoint: config.listen.to_string(),
+        interval: settings.heartbeat_interval(),
+        pause: pause.clone(),
+    };
+    service.spawn(registration.run());
+
+    let api = Api {
+        records,
+        driver,
+        identity,
+        zone: settings.zone,
+        clock: service.clock.clone(),
+        activity: service.activity.clone(),
+        samplers,
+        pause,
+        shutdown: service.shutdown.clone(),
+    };
+    let routes = Routes::default().add_service(NodeServiceServer::new(api).max_decoding_message_size(service.max_message_bytes()));
+    service.serve(routes, ready).await
+}

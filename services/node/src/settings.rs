@@ -1,0 +1,119 @@
+//! What only a node is told.
+
+use std::time::Duration;
+
+use gureum_model::scope::ZONE_LETTERS;
+use gureum_node_domain::{Demand, sim::SimSettings};
+use serde::{Deserialize, Serialize};
+
+/// Settings of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// The node's name: its id follows from it, so it stays the same for the life of its store. 1 to 64
+    /// letters, digits, dots, hyphens and underscores. Default "node".
+    pub name: String,
+    /// The letter of its zone in every region: a, b or c. Default a.
+    pub zone: char,
+    /// vCPUs that it gives to instances. Default 64.
+    pub vcpus: u32,
+    /// MiB of memory that it gives to instances. Default 262,144 (256 GiB).
+    pub memory_mib: u64,
+    /// From which all chance of the sim driver follows. Default 0.
+    pub seed: u64,
+    /// What makes instances real. Default sim.
+    pub driver: DriverSetting,
+    /// How the sim driver behaves; its seed is [`Settings::seed`].
+    pub sim: SimSettings,
+    /// Time between two heartbeats, in milliseconds of real time: 10 to 60,000. Compute may ask for
+    /// more of them. Default 1,000.
+    pub heartbeat_interval_ms: u64,
+}
+
+/// Which driver a node has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DriverSetting {
+    /// A model; nothing runs.
+    #[default]
+    Sim,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            name: "node".to_owned(),
+            zone: 'a',
+            vcpus: 64,
+            memory_mib: 256 * 1024,
+            seed: 0,
+            driver: DriverSetting::Sim,
+            sim: SimSettings::default(),
+            heartbeat_interval_ms: 1_000,
+        }
+    }
+}
+
+/// Names stand in logs and file names.
+const LONGEST_NAME: usize = 64;
+/// Beyond an interval of a minute every sensible lease would have run out.
+const HEARTBEAT_INTERVALS_MS: std::ops::RangeInclusive<u64> = 10..=60_000;
+
+impl Settings {
+    /// Everything that is wrong.
+    pub fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        let plain = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
+        if self.name.is_empty() || self.name.len() > LONGEST_NAME || !self.name.chars().all(plain) {
+            faults.push(format!("name is \"{}\": expected 1 to {LONGEST_NAME} letters, digits, dots, hyphens and underscores", self.name));
+        }
+        if !ZONE_LETTERS.contains(&self.zone) {
+            faults.push(format!("zone is '{}': expected a, b or c", self.zone));
+        }
+        if self.vcpus == 0 || self.memory_mib == 0 {
+            faults.push(format!("vcpus is {} and memory_mib is {}: with nothing to give, no instance runs", self.vcpus, self.memory_mib));
+        }
+        if !HEARTBEAT_INTERVALS_MS.contains(&self.heartbeat_interval_ms) {
+            faults.push(format!("heartbeat_interval_ms is {}: expected 10 to 60,000", self.heartbeat_interval_ms));
+        }
+        if self.sim.seed != 0 && self.sim.seed != self.seed {
+            faults.push(format!("sim.seed is {} and seed is {}: set seed alone", self.sim.seed, self.seed));
+        }
+        if let Err(refusal) = self.sim.check() {
+            faults.extend(refusal.violations.iter().map(|violation| format!("sim.{violation}")));
+        }
+        faults
+    }
+
+    /// All faults in one text, if there are any.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let faults = self.faults();
+        if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
+    }
+
+    pub(crate) fn total(&self) -> Demand {
+        Demand::new(u64::from(self.vcpus) * 1000, self.memory_mib)
+    }
+
+    pub(crate) fn sim_settings(&self) -> SimSettings {
+        SimSettings { seed: self.seed, ..self.sim.clone() }
+    }
+
+    pub(crate) fn heartbeat_interval(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_interval_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_usable_and_every_fault_is_told() {
+        assert!(Settings::default().faults().is_empty());
+        let mut bad = Settings { name: "a b".into(), zone: 'z', vcpus: 0, heartbeat_interval_ms: 1, ..Settings::default() };
+        bad.sim.boot_failures_per_million = 2_000_000;
+        bad.sim.seed = 7;
+        assert_eq!(bad.faults().len(), 6, "{:?}", bad.faults());
+    }
+}

@@ -24,6 +24,7 @@ use tonic::{
     Status,
     metadata::MetadataValue,
     service::{Interceptor, interceptor::InterceptedService},
+    transport::{Channel, Endpoint},
 };
 
 /// A service must accept again within this time after it was killed, whatever it holds.
@@ -46,8 +47,8 @@ struct Running {
     settings: Vec<String>,
     child: Child,
     log: Option<JoinHandle<()>>,
-    /// What the service printed once it accepted.
-    pub ready: String,
+    /// What the service printed once it accepted: the gateway's tells its address.
+    ready: String,
 }
 
 impl Deployment {
@@ -65,10 +66,6 @@ impl Deployment {
     /// The socket of a service.
     pub fn socket(&self, name: &str) -> Listen {
         Listen::Unix(self.folder.path().join(format!("{name}.sock")))
-    }
-
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     /// Starts a service under a name; `peers` are other names; `settings` are `KEY=VALUE`.
@@ -102,11 +99,6 @@ impl Deployment {
         begun.elapsed()
     }
 
-    /// What the service printed when it was ready: the gateway's tells its address.
-    pub fn ready_line(&self, name: &str) -> &str {
-        &self.running[name].ready
-    }
-
     pub fn names(&self) -> Vec<String> {
         self.running.keys().cloned().collect()
     }
@@ -115,6 +107,13 @@ impl Deployment {
     pub fn client(&self, name: &'static str, account: &str) -> ScopedChannel {
         let peer = Peer::new(name, &self.socket(name), None).unwrap();
         InterceptedService::new(peer.channel(), InScope { account: account.to_owned(), region: "us-east-1".to_owned() })
+    }
+
+    /// The region's front door, for an account. Only where a gateway runs.
+    pub fn door(&self, account: &str) -> Door {
+        let address = self.running["gateway"].ready.trim_start_matches("ready ").to_owned();
+        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+        Door { channel, scope: InScope { account: account.to_owned(), region: "us-east-1".to_owned() } }
     }
 
     fn spawn(&self, name: &str, kind: &'static str, settings: Vec<String>, within: Duration) -> Running {
@@ -192,6 +191,21 @@ impl Interceptor for InScope {
         Ok(request)
     }
 }
+
+/// The one port of a region, as an account's clients see it.
+pub struct Door {
+    channel: Channel,
+    scope: InScope,
+}
+
+impl Door {
+    /// One attempt of a call that may be repeated: with a client and a request of its own.
+    pub fn call<C, Q: Clone, F>(&self, client: impl FnOnce(DoorChannel) -> C, request: &Q, call: impl FnOnce(C, Q) -> F) -> F {
+        call(client(InterceptedService::new(self.channel.clone(), self.scope.clone())), request.clone())
+    }
+}
+
+pub type DoorChannel = InterceptedService<Channel, InScope>;
 
 pub type ScopedChannel = InterceptedService<PeerChannel, InScope>;
 

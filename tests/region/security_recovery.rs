@@ -39,7 +39,9 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_done_twice() {
 
     let done = Arc::new(AtomicBool::new(false));
     let workers: Vec<_> = (0..WORKERS)
-        .map(|number| tokio::spawn(work(SecurityServiceClient::new(deployment.client("security", ACCOUNT)), seed ^ number, number, done.clone())))
+        .map(|number| {
+            tokio::spawn(work(SecurityServiceClient::new(deployment.client("security", ACCOUNT)), seed ^ number, number, done.clone()))
+        })
         .collect();
     let chance = Chance::new(seed);
     let mut slowest = Duration::ZERO;
@@ -56,13 +58,23 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_done_twice() {
         known.deleted.extend(one.deleted);
         known.calls += one.calls;
     }
-    println!("seed {seed}: {KILLS} kills, {} calls, {} groups live, {} deleted, ready again within {slowest:?}", known.calls, known.groups.len(), known.deleted.len());
+    println!(
+        "seed {seed}: {KILLS} kills, {} calls, {} groups live, {} deleted, ready again within {slowest:?}",
+        known.calls,
+        known.groups.len(),
+        known.deleted.len()
+    );
     assert!(slowest <= READY_WITHIN && known.calls > u64::from(KILLS) * 4);
     audit(SecurityServiceClient::new(deployment.client("security", ACCOUNT)), &known).await;
     deployment.finish();
 }
 
 type Client = SecurityServiceClient<ScopedChannel>;
+
+/// One attempt of a call that may be repeated: with a client and a request of its own.
+fn calling<Q: Clone, F>(client: &Client, request: &Q, call: impl FnOnce(Client, Q) -> F) -> F {
+    call(client.clone(), request.clone())
+}
 
 /// Creates, fills and deletes groups, each call with a token of its own, until told to stop.
 async fn work(client: Client, seed: u64, worker: u64, done: Arc<AtomicBool>) -> Known {
@@ -76,7 +88,9 @@ async fn work(client: Client, seed: u64, worker: u64, done: Arc<AtomicBool>) -> 
         match (chance.below(4), pick) {
             (0, Some(group_id)) => {
                 let request = DeleteSecurityGroupRequest { client_token: token, group_id: group_id.clone(), ..Default::default() };
-                insist(|| client.clone().delete_security_group(request.clone())).await.unwrap();
+                insist(|| calling(&client, &request, |mut client, request| async move { client.delete_security_group(request).await }))
+                    .await
+                    .unwrap();
                 known.groups.remove(&group_id);
                 known.deleted.insert(group_id);
             }
@@ -90,17 +104,29 @@ async fn work(client: Client, seed: u64, worker: u64, done: Arc<AtomicBool>) -> 
                     ip_ranges: vec![IpRange { cidr: "0.0.0.0/0".into(), description: String::new() }],
                     ..Default::default()
                 };
-                let request =
-                    AuthorizeSecurityGroupIngressRequest { client_token: token, group_id, ip_permissions: vec![permission], ..Default::default() };
-                match insist(|| client.clone().authorize_security_group_ingress(request.clone())).await {
+                let request = AuthorizeSecurityGroupIngressRequest {
+                    client_token: token,
+                    group_id,
+                    ip_permissions: vec![permission],
+                    ..Default::default()
+                };
+                match insist(|| {
+                    calling(&client, &request, |mut client, request| async move { client.authorize_security_group_ingress(request).await })
+                })
+                .await
+                {
                     Ok(_) => *rules += 1,
                     Err(status) => assert_eq!(status.code(), Code::ResourceExhausted, "{status}"),
                 }
             }
             _ => {
                 let group_name = format!("group-{worker}-{number}");
-                let request = CreateSecurityGroupRequest { client_token: token, group_name, description: "work".into(), ..Default::default() };
-                let created = insist(|| client.clone().create_security_group(request.clone())).await.unwrap();
+                let request =
+                    CreateSecurityGroupRequest { client_token: token, group_name, description: "work".into(), ..Default::default() };
+                let created =
+                    insist(|| calling(&client, &request, |mut client, request| async move { client.create_security_group(request).await }))
+                        .await
+                        .unwrap();
                 known.groups.insert(created.security_group.unwrap().group_id, 0);
             }
         }

@@ -66,7 +66,9 @@ fn write_descriptors(out: &Path, all: &FileDescriptorSet) -> Result<(), Box<dyn 
     }
     fs::write(out.join("descriptors.bin"), lean.encode_to_vec())?;
     for file in &mut lean.file {
-        file.service.retain(|service| !service.name().ends_with("PeerService"));
+        // Nodes speak with compute alone.
+        let peers_only = file.package() == "gureum.node.v1";
+        file.service.retain(|service| !peers_only && !service.name().ends_with("PeerService"));
     }
     fs::write(out.join("public_descriptors.bin"), lean.encode_to_vec())?;
     Ok(())

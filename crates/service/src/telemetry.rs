@@ -33,9 +33,9 @@ pub fn start(config: &TelemetryConfig) -> TelemetryGuard {
     let json = config.log_json.then(|| fmt::layer().json().with_writer(std::io::stderr).with_filter(filter()));
     let provider = config.otlp_endpoint.as_deref().and_then(provider);
     // Traces hold what is at "info" whatever the log shows: a trace without its calls is none.
-    let traces = provider.as_ref().map(|provider| {
-        tracing_opentelemetry::layer().with_tracer(provider.tracer("gureum")).with_filter(EnvFilter::new("info"))
-    });
+    let traces = provider
+        .as_ref()
+        .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("gureum")).with_filter(EnvFilter::new("info")));
     let _ = tracing_subscriber::registry().with(plain).with(json).with(traces).try_init();
     TelemetryGuard(provider)
 }

@@ -20,7 +20,6 @@
 
 pub mod durable;
 pub mod engine;
-mod index;
 mod journal;
 pub mod list;
 pub mod outbox;

@@ -64,10 +64,7 @@ pub mod support {
         table.load(key, value)
     }
 
-    pub fn dump<R: Record>(
-        table: &Table<R>,
-        entry: RowSink<'_>,
-    ) -> Result<(), EngineError> {
+    pub fn dump<R: Record>(table: &Table<R>, entry: RowSink<'_>) -> Result<(), EngineError> {
         table.dump(entry)
     }
 }

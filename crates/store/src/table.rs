@@ -2,13 +2,10 @@
 
 use std::{fmt::Debug, ops::Bound, sync::Arc};
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{
-    engine::{EngineError, RowSink},
-    index::Indexes,
-};
+use crate::engine::{EngineError, RowSink};
 
 /// What a table holds.
 pub trait Record: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static {
@@ -50,11 +47,18 @@ impl<R> std::ops::Deref for Row<R> {
     }
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct IndexEntry {
+    index: &'static str,
+    value: Arc<str>,
+    key: Arc<str>,
+}
+
 /// Rows by key, with indexes. A clone is a snapshot and costs nothing.
 #[derive(Debug)]
 pub struct Table<R> {
     rows: OrdMap<Arc<str>, Arc<Row<R>>>,
-    indexes: Indexes,
+    indexes: OrdSet<IndexEntry>,
 }
 
 impl<R> Clone for Table<R> {
@@ -65,7 +69,7 @@ impl<R> Clone for Table<R> {
 
 impl<R> Default for Table<R> {
     fn default() -> Self {
-        Self { rows: OrdMap::new(), indexes: Indexes::default() }
+        Self { rows: OrdMap::new(), indexes: OrdSet::new() }
     }
 }
 
@@ -106,32 +110,54 @@ impl<R: Record> Table<R> {
 
     /// As [`Table::find`], but only keys greater than `after`.
     pub fn find_after(&self, index: &'static str, value: &str, after: Option<&str>) -> impl Iterator<Item = &Arc<Row<R>>> + use<'_, R> {
-        self.indexes.find(index, value, after).filter_map(|key| self.rows.get(key))
+        let value: Arc<str> = Arc::from(value);
+        let entry = |key: &str| IndexEntry { index, value: value.clone(), key: Arc::from(key) };
+        let start = match after {
+            Some(after) => Bound::Excluded(entry(after)),
+            None => Bound::Included(entry("")),
+        };
+        self.indexes
+            .range((start, Bound::Unbounded))
+            .take_while(move |entry| entry.index == index && entry.value == value)
+            .filter_map(|entry| self.rows.get(&entry.key))
     }
 
     /// Entries of an index whose value is at least `from`, in the order of the values: value and row.
     pub fn find_from<'a>(&'a self, index: &'static str, from: &str) -> impl Iterator<Item = (&'a str, &'a Arc<Row<R>>)> + use<'a, R> {
-        self.indexes.find_from(index, from).filter_map(|(value, key)| Some((value, self.rows.get(key)?)))
+        let start = IndexEntry { index, value: Arc::from(from), key: Arc::from("") };
+        self.indexes
+            .range((Bound::Included(start), Bound::Unbounded))
+            .take_while(move |entry| entry.index == index)
+            .filter_map(|entry| self.rows.get(&entry.key).map(|row| (&*entry.value, row)))
     }
 
     /// Writes a row. Only index entries that differ from those before are touched.
     pub(crate) fn put(&mut self, record: R, revision: u64) {
         let key: Arc<str> = Arc::from(record.key());
-        let after = entries(&record);
+        let mut entries = entries(&record, &key);
         let row = Arc::new(Row { revision, record });
-        let before = self.rows.insert(key.clone(), row).map(|old| entries(&old.record)).unwrap_or_default();
-        for entry in before.iter().filter(|entry| !after.contains(entry)) {
-            self.indexes.remove(entry.0, &entry.1, &key);
+        if let Some(old) = self.rows.insert(key.clone(), row) {
+            let mut before = self::entries(&old.record, &key);
+            before.retain(|entry| match entries.iter().position(|new| new == entry) {
+                Some(place) => {
+                    entries.swap_remove(place);
+                    false
+                }
+                None => true,
+            });
+            for entry in before {
+                self.indexes.remove(&entry);
+            }
         }
-        for entry in after.iter().filter(|entry| !before.contains(entry)) {
-            self.indexes.insert(entry.0, &entry.1, &key);
+        for entry in entries {
+            self.indexes.insert(entry);
         }
     }
 
     pub(crate) fn remove(&mut self, key: &str) -> Option<Arc<Row<R>>> {
         let row = self.rows.remove(key)?;
-        for (index, value) in entries(&row.record) {
-            self.indexes.remove(index, &value, key);
+        for entry in entries(&row.record, &Arc::from(key)) {
+            self.indexes.remove(&entry);
         }
         Some(row)
     }
@@ -154,10 +180,14 @@ impl<R: Record> Table<R> {
     }
 }
 
-/// A record's index entries, index and value. One that is named twice does no harm.
-fn entries<R: Record>(record: &R) -> Vec<(&'static str, String)> {
-    let mut entries = Vec::new();
-    record.index(&mut |index, value| entries.push((index, value)));
+fn entries<R: Record>(record: &R, key: &Arc<str>) -> Vec<IndexEntry> {
+    let mut entries: Vec<IndexEntry> = Vec::new();
+    record.index(&mut |index, value| {
+        let entry = IndexEntry { index, value: Arc::from(value), key: key.clone() };
+        if !entries.contains(&entry) {
+            entries.push(entry);
+        }
+    });
     entries
 }
 

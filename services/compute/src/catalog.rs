@@ -51,12 +51,8 @@ pub fn image_source(image: &Image) -> String {
 pub fn volumes(tables: &Schema, scope: &Scope, image: &Image, specs: &[BlockDeviceSpec]) -> Result<Vec<PlannedVolume>, Refusal> {
     let of_image: Vec<SnapshotId> = image.snapshots().collect();
     let named = specs.iter().filter_map(|spec| spec.snapshot_id.as_deref()?.parse::<SnapshotId>().ok());
-    let ships: BTreeMap<SnapshotId, Snapshot> = of_image
-        .iter()
-        .copied()
-        .chain(named)
-        .filter_map(|id| Some((id, shipped::find_snapshot(id)?.snapshot(&scope.region))))
-        .collect();
+    let ships: BTreeMap<SnapshotId, Snapshot> =
+        of_image.iter().copied().chain(named).filter_map(|id| Some((id, shipped::find_snapshot(id)?.snapshot(&scope.region)))).collect();
     let find = |id: SnapshotId| {
         ships.get(&id).or_else(|| {
             let found = &tables.snapshots.find(ID_INDEX, &id.to_string()).next()?.record.0;

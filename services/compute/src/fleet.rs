@@ -137,7 +137,8 @@ impl Fleet {
     pub fn note_applied(&self, instance: InstanceId, node: NodeId, generation: u64) {
         let mut applied = self.applied();
         let entry = applied.entry(instance).or_insert(Applied { node, generation });
-        *entry = if entry.node == node { Applied { node, generation: entry.generation.max(generation) } } else { Applied { node, generation } };
+        *entry =
+            if entry.node == node { Applied { node, generation: entry.generation.max(generation) } } else { Applied { node, generation } };
     }
 
     /// Forgets what is known of an instance.

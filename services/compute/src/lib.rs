@@ -42,9 +42,7 @@ mod store;
 use std::sync::Arc;
 
 use gureum_compute_domain::node::NodeState;
-use gureum_proto::compute::v1::{
-    compute_peer_service_server::ComputePeerServiceServer, compute_service_server::ComputeServiceServer,
-};
+use gureum_proto::compute::v1::{compute_peer_service_server::ComputePeerServiceServer, compute_service_server::ComputeServiceServer};
 use gureum_service::{CancellationToken, Service, ServiceConfig, StartError, reconcile::Waker};
 use tonic::service::Routes;
 
@@ -99,8 +97,9 @@ pub async fn run(
 
 fn start_loops(service: &Service<Schema>, core: &Arc<Core>) {
     let seen = wake::Seen::from_now(core);
-    let (idle, watched) = (seen.clone(), core.clone());
-    service.activity.add_loop(move || idle.is_idle(&watched));
+    // The store alone: the core knows the activity, and the two would keep each other alive.
+    let (idle, store) = (seen.clone(), core.store.clone());
+    service.activity.add_loop(move || idle.is_idle(&store));
     service.spawn(wake::follow(core.clone(), seen));
     service.run_reconciler(Arc::new(Instances::new(core.clone())), core.instances.clone());
     service.run_reconciler(Arc::new(Launches(core.clone())), core.launches.clone());
@@ -120,7 +119,9 @@ fn follow_known_nodes(core: &Arc<Core>) {
                     follow::start(core, node, admitted);
                 }
             }
-            Err(refusal) => tracing::warn!(node = %node.id, %refusal, "a node cannot be reached where it last was; it has to register again"),
+            Err(refusal) => {
+                tracing::warn!(node = %node.id, %refusal, "a node cannot be reached where it last was; it has to register again")
+            }
         }
     }
 }

@@ -184,8 +184,7 @@ impl Network {
 
     /// The id of the scope's default VPC; none if it was deleted.
     pub async fn default_vpc(&self) -> Result<Option<String>, Error> {
-        let answer =
-            self.client().ensure_scope(proto::EnsureScopeRequest {}).await.map_err(|status| self.peer.error(status))?.into_inner();
+        let answer = self.client().ensure_scope(proto::EnsureScopeRequest {}).await.map_err(|status| self.peer.error(status))?.into_inner();
         Ok(Some(answer.default_vpc_id).filter(|id| !id.is_empty()))
     }
 

@@ -53,12 +53,17 @@ class Region {
    */
   async follow(id, goal, after) {
     const stream = this.compute.Watch({ after_sequence: after }, this.scope, deadline(BOOT_MS));
-    for await (const { event } of stream) {
-      // Other resources change too, and now and then the stream only says how far it has come.
-      if (event?.instance?.instance_id !== id) continue;
-      say("watched", `${id} is ${event.instance.state}`);
-      // Leaving the loop destroys the stream, which cancels the call.
-      if (event.instance.state === goal) return event.metadata.sequence;
+    try {
+      for await (const { event } of stream) {
+        // Other resources change too, and now and then the stream only says how far it has come.
+        if (event?.instance?.instance_id !== id) continue;
+        say("watched", `${id} is ${event.instance.state}`);
+        if (event.instance.state === goal) return event.metadata.sequence;
+      }
+    } finally {
+      // Leaving the loop does not end the call, and what ends it is told as an error.
+      stream.on("error", () => {});
+      // cancel
     }
     throw new Error(`the watch ended before ${id} was ${goal}`);
   }

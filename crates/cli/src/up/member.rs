@@ -7,7 +7,11 @@ use gureum_service::{CancellationToken, StartError};
 use super::region::Member;
 
 /// Runs a member until it is told to stop. `ready` is told once it accepts; the gateway says where.
-pub async fn run_member(member: Member, shutdown: CancellationToken, ready: impl FnOnce(Option<SocketAddr>) + Send + 'static) -> Result<(), StartError> {
+pub async fn run_member(
+    member: Member,
+    shutdown: CancellationToken,
+    ready: impl FnOnce(Option<SocketAddr>) + Send + 'static,
+) -> Result<(), StartError> {
     match member {
         Member::Security(config) => gureum_security::run(config, shutdown, move || ready(None)).await,
         Member::Network(config) => gureum_network::run(config, shutdown, move || ready(None)).await,

@@ -83,11 +83,7 @@ pub async fn run(args: Args, out: &Output) -> Result<(), Failure> {
     stop_on_signal(shutdown.clone()).map_err(Failure::start)?;
     let json = out.is_json();
     let ready = move |door: SocketAddr| announce(door, json);
-    if args.processes {
-        processes::run(&region, shutdown, ready).await
-    } else {
-        in_process::run(&region, shutdown, ready).await
-    }
+    if args.processes { processes::run(&region, shutdown, ready).await } else { in_process::run(&region, shutdown, ready).await }
 }
 
 /// The ready line: one line, flushed, so that a script can wait for it.
@@ -103,8 +99,11 @@ fn announce(door: SocketAddr, json: bool) {
 }
 
 fn default_directory() -> Result<PathBuf, Failure> {
-    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")));
-    data.map(|data| data.join("gureum")).ok_or_else(|| Failure::usage("there is no home directory for the region's state: set --directory DIR or --memory"))
+    let data = std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share")));
+    data.map(|data| data.join("gureum"))
+        .ok_or_else(|| Failure::usage("there is no home directory for the region's state: set --directory DIR or --memory"))
 }
 
 /// Ctrl-C or a supervisor's SIGTERM ends the region in order; a second one ends it at once.

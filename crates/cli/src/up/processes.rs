@@ -41,7 +41,14 @@ pub async fn run(region: &Region, shutdown: CancellationToken, ready: impl FnOnc
     let mut supervised = JoinSet::new();
     for (name, member) in &region.members {
         let file = write_config(&region.run_directory, name, member)?;
-        let supervisor = Supervisor { name: name.clone(), kind: member.kind(), program: program.clone(), file, shutdown: shutdown.clone(), ready: sender.clone() };
+        let supervisor = Supervisor {
+            name: name.clone(),
+            kind: member.kind(),
+            program: program.clone(),
+            file,
+            shutdown: shutdown.clone(),
+            ready: sender.clone(),
+        };
         supervised.spawn(supervisor.run());
     }
     drop(sender);

@@ -175,7 +175,10 @@ fn remember(directory: &Path, wanted: Option<ClockSetting>) -> Result<(Slice, Cl
     let text = toml::to_string(&remembered).map_err(|error| bad(error.to_string()))?;
     // Whole or not there: a crash in between leaves a name that nobody reads.
     let new = path.with_extension("new");
-    fs::write(&new, text).and_then(|()| fs::File::open(&new)?.sync_all()).and_then(|()| fs::rename(&new, &path)).map_err(failed("write"))?;
+    fs::write(&new, text)
+        .and_then(|()| fs::File::open(&new)?.sync_all())
+        .and_then(|()| fs::rename(&new, &path))
+        .map_err(failed("write"))?;
     Ok((slice, ClockConfig { setting: remembered.clock, origin: remembered.origin }))
 }
 

@@ -32,7 +32,9 @@ pub enum SliceError {
         #[source]
         source: io::Error,
     },
-    #[error("slice {0} of 127.0.0.0/8, from which this region's addresses come, is in use by another region on this host; stop that one first")]
+    #[error(
+        "slice {0} of 127.0.0.0/8, from which this region's addresses come, is in use by another region on this host; stop that one first"
+    )]
     Taken(u8),
     #[error("all {} slices of 127.0.0.0/8 are in use by other regions on this host", SLICES.len())]
     None,

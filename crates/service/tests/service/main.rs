@@ -7,9 +7,10 @@ use std::{path::Path, time::Duration};
 use gureum_model::Scope;
 use gureum_proto::clock::v1::{GetStateRequest, SetTimeRequest, clock_peer_service_client::ClockPeerServiceClient};
 use gureum_service::{
-    CancellationToken, Error, Listen, Peer, Service, ServiceConfig, StartError, config::TlsConfig,
-    context::{self, RequestContext},
+    CancellationToken, Error, Listen, Peer, Service, ServiceConfig, StartError,
     clock::monotonic,
+    config::TlsConfig,
+    context::{self, RequestContext},
 };
 use tempfile::TempDir;
 use tokio::{

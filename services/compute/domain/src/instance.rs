@@ -24,7 +24,10 @@ use std::{fmt, time::Duration};
 
 use gureum_model::{
     Refusal, RefusalKind, Scope, Tags, Timestamp,
-    id::{AllocationId, AssociationId, AttachmentId, ImageId, InstanceId, NetworkInterfaceId, NodeId, ReservationId, SecurityGroupId, SubnetId, VolumeId, VpcId},
+    id::{
+        AllocationId, AssociationId, AttachmentId, ImageId, InstanceId, NetworkInterfaceId, NodeId, ReservationId, SecurityGroupId,
+        SubnetId, VolumeId, VpcId,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -144,7 +147,9 @@ pub enum InstanceState {
         /// Its public addresses are there: so from the beginning for a launch, after a call for a start.
         addresses_ready: bool,
     },
-    Running { since: Timestamp },
+    Running {
+        since: Timestamp,
+    },
     /// It is being stopped.
     Stopping {
         since: Timestamp,
@@ -153,7 +158,10 @@ pub enum InstanceState {
         /// The node has let go, or is dead; what remains is to give the public addresses back.
         released: bool,
     },
-    Stopped { since: Timestamp, reason: Reason },
+    Stopped {
+        since: Timestamp,
+        reason: Reason,
+    },
     /// It is being ended.
     ShuttingDown {
         since: Timestamp,
@@ -164,7 +172,10 @@ pub enum InstanceState {
         /// Network has taken the interfaces back.
         interfaces_gone: bool,
     },
-    Terminated { since: Timestamp, reason: Reason },
+    Terminated {
+        since: Timestamp,
+        reason: Reason,
+    },
 }
 
 /// Why an instance is pending: it decides what a failure leads to.
@@ -559,7 +570,9 @@ pub enum InstanceError {
     TerminationProtected { id: InstanceId },
     #[error("the instance '{id}' may not be {verb}; modify its 'disableApiStop' instance attribute and try again")]
     StopProtected { id: InstanceId, verb: &'static str },
-    #[error("we currently do not have sufficient {kind} capacity in the Availability Zone you requested ({zone}); try another type or zone, or wait")]
+    #[error(
+        "we currently do not have sufficient {kind} capacity in the Availability Zone you requested ({zone}); try another type or zone, or wait"
+    )]
     NoCapacity { kind: String, zone: String },
     #[error("hibernation is not offered; stop the instance '{id}' without it")]
     Hibernate { id: InstanceId },

@@ -146,7 +146,9 @@ fn network_values<'a>(it: &'a Instance, name: &str) -> Option<Vec<Cow<'a, str>>>
         "instance.group-name" => of_primary(|primary| primary.groups.iter().map(|group| Cow::from(group.name.as_str())).collect()),
         "ip-address" => of_primary(|primary| primary.public.iter().map(|public| Cow::from(public.address.as_str())).collect()),
         "private-dns-name" => of_primary(|primary| some(&primary.private_dns_name)),
-        "private-ip-address" => of_primary(|primary| primary.private_addresses.first().map(|first| Cow::from(first.as_str())).into_iter().collect()),
+        "private-ip-address" => {
+            of_primary(|primary| primary.private_addresses.first().map(|first| Cow::from(first.as_str())).into_iter().collect())
+        }
         "source-dest-check" => of_primary(|primary| one(primary.source_dest_check.to_string())),
         "subnet-id" => of_primary(|primary| one(primary.subnet_id.to_string())),
         "vpc-id" => of_primary(|primary| one(primary.vpc_id.to_string())),
@@ -230,7 +232,9 @@ fn interface_values<'a>(it: &Instance, interface: &'a Interface, name: &str) -> 
         return attachment_values(it, interface, name);
     }
     match name {
-        "addresses.primary" => interface.private_addresses.iter().enumerate().map(|(place, _)| Cow::from((place == 0).to_string())).collect(),
+        "addresses.primary" => {
+            interface.private_addresses.iter().enumerate().map(|(place, _)| Cow::from((place == 0).to_string())).collect()
+        }
         "addresses.private-ip-address" => interface.private_addresses.iter().map(|address| Cow::from(address.as_str())).collect(),
         "availability-zone" => one(it.availability_zone()),
         "description" => one(interface.description.as_str()),

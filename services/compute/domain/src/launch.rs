@@ -217,7 +217,9 @@ fn tags(specifications: &[TagSpecification], violations: &mut Violations) -> Lau
             "network-interface" => tags.network_interface = given,
             other => violations.add(
                 format!("{field}.resource_type"),
-                format!("'{other}' is not a valid taggable resource type for this operation: expected instance, volume or network-interface"),
+                format!(
+                    "'{other}' is not a valid taggable resource type for this operation: expected instance, volume or network-interface"
+                ),
             ),
         }
     }
@@ -319,7 +321,13 @@ fn listed_interface(spec: &InterfaceSpec, field: &str, max_count: usize, violati
     }
 }
 
-fn existing_interface(spec: &InterfaceSpec, text: &str, field: &str, max_count: usize, violations: &mut Violations) -> Option<NetworkInterfaceId> {
+fn existing_interface(
+    spec: &InterfaceSpec,
+    text: &str,
+    field: &str,
+    max_count: usize,
+    violations: &mut Violations,
+) -> Option<NetworkInterfaceId> {
     let others = spec.subnet_id.is_some()
         || !spec.group_ids.is_empty()
         || spec.private_ip_address.is_some()

@@ -104,12 +104,21 @@ pub fn check(wanted: Wanted, found: Lookups) -> Result<LaunchPlan, Refusal> {
     }
     let volumes = found.volumes.map_err(|refusal| refusals.push(refusal));
     match (found.image, found.kind, volumes) {
-        (Some(image), Some(facts), Ok(volumes)) if refusals.is_empty() => Ok(plan(wanted, image, facts, volumes, found.instances, found.instance_limit)),
+        (Some(image), Some(facts), Ok(volumes)) if refusals.is_empty() => {
+            Ok(plan(wanted, image, facts, volumes, found.instances, found.instance_limit))
+        }
         (_, _, _) => Err(joined(refusals)),
     }
 }
 
-fn plan(mut wanted: Wanted, image: ImageFacts, facts: KindFacts, volumes: Vec<VolumeFacts>, instances: usize, limit: Option<usize>) -> LaunchPlan {
+fn plan(
+    mut wanted: Wanted,
+    image: ImageFacts,
+    facts: KindFacts,
+    volumes: Vec<VolumeFacts>,
+    instances: usize,
+    limit: Option<usize>,
+) -> LaunchPlan {
     if let Some(limit) = limit {
         wanted.max_count = wanted.max_count.min(limit.saturating_sub(instances));
     }
@@ -135,7 +144,8 @@ fn check_image(wanted: &Wanted, image: Option<&ImageFacts>, refusals: &mut Vec<R
         refusals.push(Refusal::wrong_state("InvalidAMIID.Unavailable", words));
     }
     if let Some(product) = &image.terms_missing {
-        let words = format!("in order to use the Marketplace product {product} you need to accept its terms; AcceptMarketplaceTerms does that");
+        let words =
+            format!("in order to use the Marketplace product {product} you need to accept its terms; AcceptMarketplaceTerms does that");
         refusals.push(Refusal::new(RefusalKind::Denied, "OptInRequired", words));
     }
 }
@@ -143,7 +153,10 @@ fn check_image(wanted: &Wanted, image: Option<&ImageFacts>, refusals: &mut Vec<R
 fn check_kind(wanted: &Wanted, facts: Option<&KindFacts>, image: Option<&ImageFacts>, refusals: &mut Vec<Refusal>) {
     let name = &wanted.instance_type;
     let Some(facts) = facts else {
-        refusals.push(Refusal::invalid("spec.instance_type", format!("invalid value '{name}' for InstanceType; DescribeInstanceTypes lists all")));
+        refusals.push(Refusal::invalid(
+            "spec.instance_type",
+            format!("invalid value '{name}' for InstanceType; DescribeInstanceTypes lists all"),
+        ));
         return;
     };
     if let Some(image) = image.filter(|image| !facts.architectures.contains(&image.architecture)) {
@@ -286,7 +299,12 @@ pub struct LaunchFacts {
     pub subnets: Vec<(SubnetId, VpcId)>,
 }
 
-fn interface(wanted: &crate::launch::WantedInterface, ids: (NetworkInterfaceId, AttachmentId), at: (SubnetId, VpcId), now: Timestamp) -> Interface {
+fn interface(
+    wanted: &crate::launch::WantedInterface,
+    ids: (NetworkInterfaceId, AttachmentId),
+    at: (SubnetId, VpcId),
+    now: Timestamp,
+) -> Interface {
     let description = match &wanted.source {
         InterfaceSource::Existing(_) => String::new(),
         InterfaceSource::New { description, .. } => description.clone(),

@@ -12,7 +12,10 @@
 //! instances are held. A launch that nobody waits for any more is undone and never finished: its
 //! caller has no answer, and will ask again.
 
-use gureum_model::{Scope, Timestamp, id::{InstanceId, ReservationId}};
+use gureum_model::{
+    Scope, Timestamp,
+    id::{InstanceId, ReservationId},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::instance::{Instance, Interface};

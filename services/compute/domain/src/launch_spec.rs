@@ -109,11 +109,8 @@ impl LaunchSpec {
     /// are joined by key.
     pub fn over(self, base: Self) -> Self {
         let own_groups = !self.security_group_ids.is_empty() || !self.security_groups.is_empty();
-        let (security_group_ids, security_groups) = if own_groups {
-            (self.security_group_ids, self.security_groups)
-        } else {
-            (base.security_group_ids, base.security_groups)
-        };
+        let (security_group_ids, security_groups) =
+            if own_groups { (self.security_group_ids, self.security_groups) } else { (base.security_group_ids, base.security_groups) };
         Self {
             image_id: self.image_id.or(base.image_id),
             instance_type: self.instance_type.or(base.instance_type),

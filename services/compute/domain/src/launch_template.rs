@@ -222,12 +222,7 @@ fn add(template: &LaunchTemplate, new: NewVersion, now: Timestamp) -> (LaunchTem
         created_by: new.created_by,
         data: new.data,
     };
-    let template = LaunchTemplate {
-        latest_version: number,
-        next_version: number + 1,
-        versions: template.versions + 1,
-        ..template.clone()
-    };
+    let template = LaunchTemplate { latest_version: number, next_version: number + 1, versions: template.versions + 1, ..template.clone() };
     (template, version)
 }
 
@@ -261,7 +256,12 @@ pub fn set_default(template: &LaunchTemplate, version: VersionRef, exists: bool)
 /// The template without a version. `latest_left` is the highest number that exists beside it.
 ///
 /// Errors: `InvalidLaunchTemplateId.VersionNotFound`, `OperationNotPermitted` (the default).
-pub fn delete_version(template: &LaunchTemplate, number: u64, exists: bool, latest_left: u64) -> Result<LaunchTemplate, LaunchTemplateError> {
+pub fn delete_version(
+    template: &LaunchTemplate,
+    number: u64,
+    exists: bool,
+    latest_left: u64,
+) -> Result<LaunchTemplate, LaunchTemplateError> {
     if !exists {
         return Err(template.version_not_found(VersionRef::Number(number)));
     }
@@ -311,9 +311,8 @@ impl Filterable for VersionOf<'_> {
     fn filter_values(&self, name: &str) -> Vec<Cow<'_, str>> {
         let data = &self.version.data;
         let text = |value: &Option<String>| value.iter().map(|value| Cow::from(value.clone())).collect::<Vec<_>>();
-        let switch = |value: Option<bool>| {
-            value.map(|on| Cow::from(if on { "enabled" } else { "disabled" })).into_iter().collect::<Vec<_>>()
-        };
+        let switch =
+            |value: Option<bool>| value.map(|on| Cow::from(if on { "enabled" } else { "disabled" })).into_iter().collect::<Vec<_>>();
         match name {
             "create-time" => vec![Cow::from(self.version.create_time.to_string())],
             "ebs-optimized" => data.ebs_optimized.map(|on| Cow::from(on.to_string())).into_iter().collect(),
@@ -396,7 +395,8 @@ mod tests {
         let (template, _) = template();
         assert_eq!(reason(template.version_not_found(VersionRef::Number(7))), "InvalidLaunchTemplateId.VersionNotFound");
         let named = |name: &str, taken| {
-            create(Scope::default(), template.id, name, taken, Tags::default(), new("ami-1"), Timestamp::EPOCH).map_err(|refusal| refusal.reason)
+            create(Scope::default(), template.id, name, taken, Tags::default(), new("ami-1"), Timestamp::EPOCH)
+                .map_err(|refusal| refusal.reason)
         };
         assert_eq!(named("ab", false).err(), Some("InvalidLaunchTemplateName.MalformedException"));
         assert_eq!(named("web servers", false).err(), Some("InvalidLaunchTemplateName.MalformedException"));

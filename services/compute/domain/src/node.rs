@@ -43,11 +43,17 @@ pub struct Node {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeState {
-    Up { since: Timestamp },
+    Up {
+        since: Timestamp,
+    },
     /// It was not heard of for too long. Nothing is moved; its instances show impaired.
-    Lost { since: Timestamp },
+    Lost {
+        since: Timestamp,
+    },
     /// A person said that it will not come back.
-    Dead { since: Timestamp },
+    Dead {
+        since: Timestamp,
+    },
 }
 
 impl NodeState {

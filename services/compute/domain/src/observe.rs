@@ -3,7 +3,10 @@
 //! A report counts only if it comes from the node that has the instance and tells of the generation
 //! that is wanted: an older one tells of an intent that is no longer there.
 
-use gureum_model::{Timestamp, id::{InstanceId, NodeId}};
+use gureum_model::{
+    Timestamp,
+    id::{InstanceId, NodeId},
+};
 
 use crate::{
     instance::{Instance, InstanceState, Observed, Origin, Reason, ShutdownBehavior},
@@ -136,9 +139,10 @@ fn released(it: &Instance) -> Instance {
             released: true,
             interfaces_gone: *interfaces_gone,
         }),
-        InstanceState::Pending { .. } | InstanceState::Running { .. } | InstanceState::Stopped { .. } | InstanceState::Terminated { .. } => {
-            it.clone()
-        }
+        InstanceState::Pending { .. }
+        | InstanceState::Running { .. }
+        | InstanceState::Stopped { .. }
+        | InstanceState::Terminated { .. } => it.clone(),
     }
 }
 

@@ -201,7 +201,8 @@ impl Placement {
             return Some(held.node);
         }
         let slots = self.zones.get(&zone)?;
-        let at_preferred = preferred.and_then(|node| self.nodes.get(&node)).filter(|(at, place)| *at == zone && slots.slots[*place].fits(need));
+        let at_preferred =
+            preferred.and_then(|node| self.nodes.get(&node)).filter(|(at, place)| *at == zone && slots.slots[*place].fits(need));
         let place = match at_preferred {
             Some((_, place)) => *place,
             None => slots.choose(need, &mut Random(random))?,
@@ -331,15 +332,19 @@ mod tests {
 
     impl Model {
         fn used(&self, number: u128) -> Capacity {
-            self.held.values().filter(|(node, _)| *node == number).fold(Capacity::default(), |sum, (_, need)| {
-                capacity(sum.vcpu_milli + need.vcpu_milli, sum.memory_mib + need.memory_mib)
-            })
+            self.held
+                .values()
+                .filter(|(node, _)| *node == number)
+                .fold(Capacity::default(), |sum, (_, need)| capacity(sum.vcpu_milli + need.vcpu_milli, sum.memory_mib + need.memory_mib))
         }
 
         fn fits(&self, number: u128, zone: char, need: Capacity) -> bool {
             self.nodes.get(&number).is_some_and(|(at, total, open)| {
                 let used = self.used(number);
-                *open && *at == zone && used.vcpu_milli + need.vcpu_milli <= total.vcpu_milli && used.memory_mib + need.memory_mib <= total.memory_mib
+                *open
+                    && *at == zone
+                    && used.vcpu_milli + need.vcpu_milli <= total.vcpu_milli
+                    && used.memory_mib + need.memory_mib <= total.memory_mib
             })
         }
     }

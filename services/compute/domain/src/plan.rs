@@ -14,7 +14,10 @@
 //! | start failed | as stop |
 //! | node given up | as stop or terminate, without the node |
 
-use gureum_model::{Timestamp, id::{NodeId, VolumeId}};
+use gureum_model::{
+    Timestamp,
+    id::{NodeId, VolumeId},
+};
 
 use crate::{
     instance::{
@@ -50,7 +53,10 @@ pub enum Reach {
 pub enum Plan {
     Do(Step),
     /// Somebody else has to move first. `until` is when to look again even if nobody does.
-    Wait { reason: Waiting, until: Option<Timestamp> },
+    Wait {
+        reason: Waiting,
+        until: Option<Timestamp>,
+    },
     /// All is as it should be, until a call or a report.
     Settled,
     /// The record has been shown long enough: remove it.
@@ -178,9 +184,7 @@ fn reach(it: &Instance, world: &World) -> Result<Plan, Option<Waiting>> {
     let taken = if world.resync { world.applied } else { world.applied.max(it.observed.generation) };
     match world.node {
         Reach::Lost | Reach::Dead => Err(Some(Waiting::Node)),
-        Reach::Up if taken < it.generation => {
-            Ok(Plan::Do(Step::Apply { node, generation: it.generation, desired: it.state.desired() }))
-        }
+        Reach::Up if taken < it.generation => Ok(Plan::Do(Step::Apply { node, generation: it.generation, desired: it.state.desired() })),
         Reach::Up => Err(None),
     }
 }
@@ -214,12 +218,9 @@ pub fn gave_up(it: &Instance, now: Timestamp) -> Instance {
 /// Commit of [`Step::Force`]: the node gets the same intent again, and hurries.
 pub fn forced(it: &Instance) -> Instance {
     match &it.state {
-        InstanceState::Stopping { since, reason, force: false, released: false } => it.towards(InstanceState::Stopping {
-            since: *since,
-            reason: reason.clone(),
-            force: true,
-            released: false,
-        }),
+        InstanceState::Stopping { since, reason, force: false, released: false } => {
+            it.towards(InstanceState::Stopping { since: *since, reason: reason.clone(), force: true, released: false })
+        }
         InstanceState::ShuttingDown { since, reason, force: false, released: false, interfaces_gone } => {
             it.towards(InstanceState::ShuttingDown {
                 since: *since,

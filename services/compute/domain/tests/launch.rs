@@ -104,9 +104,11 @@ fn a_launch_that_nobody_waits_for_is_undone() {
     let ids = plan.new_ids(2, &IdSource::seeded(1));
     let instances = (0..).zip(&ids).map(|(index, ids)| plan.instance(&launch_facts(), index, ids, node(1), NOW)).collect();
     let facts = launch_facts();
-    let launch = Launch { scope: Scope::default(), reservation_id: facts.reservation_id, since: NOW, state: LaunchState::Preparing, instances };
+    let launch =
+        Launch { scope: Scope::default(), reservation_id: facts.reservation_id, since: NOW, state: LaunchState::Preparing, instances };
     assert_eq!(plan_launch(&launch, true), LaunchStep::Wait);
-    let made = launch_intent::finish(&launch, |id| launch.instances.iter().find(|it| it.id == id).map(|it| networked(it.interfaces.clone())));
+    let made =
+        launch_intent::finish(&launch, |id| launch.instances.iter().find(|it| it.id == id).map(|it| networked(it.interfaces.clone())));
     assert_eq!(made.map(|made| made.iter().filter(|it| it.primary().is_some_and(|first| first.public.is_some())).count()), Some(2));
     assert_eq!(plan_launch(&launch, false), LaunchStep::Undo);
     let undone = launch_intent::undo(&launch, "compute was restarted");

@@ -21,21 +21,30 @@ use gureum_compute_domain::{
     stop::{StopMode, stop},
     terminate::terminate,
 };
-use gureum_model::{Filter, Filters, Refusal, Tags, Timestamp, id::{NodeId, ResourceId}};
+use gureum_model::{
+    Filter, Filters, Refusal, Tags, Timestamp,
+    id::{NodeId, ResourceId},
+};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
 enum Command {
     Start,
-    Stop { force: bool },
+    Stop {
+        force: bool,
+    },
     Terminate,
     Reboot,
     Tag(u8),
     MetadataTags(bool),
     ShutdownBehavior(ShutdownBehavior),
     /// Compute does one step; killed before its commit, or not.
-    Step { killed: bool },
-    Former { killed: bool },
+    Step {
+        killed: bool,
+    },
+    Former {
+        killed: bool,
+    },
     /// A node does what it was told, and reports.
     Work(u8),
     /// A node's report arrives once more, late.
@@ -44,7 +53,10 @@ enum Command {
     Fault,
     Unreachable,
     Lose(u8),
-    Return { node: u8, empty: bool },
+    Return {
+        node: u8,
+        empty: bool,
+    },
     DeclareDead(u8),
     Pass(u64),
 }
@@ -513,11 +525,15 @@ fn a_batch_is_all_or_nothing() {
     let (one, protected) = (running(), Instance { disable_api_termination: true, id: ResourceId::from_number(9), ..running() });
     let all = [one, protected];
     let find = |id| all.iter().find(|it| it.id == id);
-    let batch = |ids: &[_]| gureum_compute_domain::batch::decide(ids, find, |it| terminate(it, false, NOW)).map_err(|refusal| refusal.reason);
+    let batch =
+        |ids: &[_]| gureum_compute_domain::batch::decide(ids, find, |it| terminate(it, false, NOW)).map_err(|refusal| refusal.reason);
     assert_eq!(batch(&[all[0].id, all[1].id]), Err("OperationNotPermitted"));
     assert_eq!(batch(&[all[0].id, ResourceId::from_number(77)]), Err("InvalidInstanceID.NotFound"));
     let outcomes = batch(&[all[0].id, all[0].id]).unwrap_or_default();
-    assert_eq!(outcomes.iter().map(|outcome| (outcome.before, outcome.after)).collect::<Vec<_>>(), [(StateName::Running, StateName::ShuttingDown)]);
+    assert_eq!(
+        outcomes.iter().map(|outcome| (outcome.before, outcome.after)).collect::<Vec<_>>(),
+        [(StateName::Running, StateName::ShuttingDown)]
+    );
 }
 
 #[test]
@@ -546,7 +562,13 @@ fn an_older_generation_is_ignored() {
 #[test]
 fn a_failed_launch_is_undone_and_a_failed_start_is_stopped() {
     let failed = |it: &Instance| {
-        let report = Report { instance: it.id, node: node(1), generation: it.generation, seen: Seen::Failed("no disk".to_owned()), unreachable: false };
+        let report = Report {
+            instance: it.id,
+            node: node(1),
+            generation: it.generation,
+            seen: Seen::Failed("no disk".to_owned()),
+            unreachable: false,
+        };
         match observe(it, &report, NOW) {
             Observation::Change(next) => *next,
             other => panic!("{other:?}"),
@@ -582,7 +604,8 @@ fn a_lost_node_impairs_and_changes_no_state() {
     let lost = status(&it, Some(NodeState::Lost { since: later }), DEFAULT_INITIALIZING, later);
     assert_eq!(lost.system_check, Check::Impaired { since: later });
     let filter = |name: &str, value: &str| Filter { name: name.to_owned(), values: vec![value.to_owned()] };
-    let impaired = Filters::for_kind::<gureum_compute_domain::status_check::InstanceStatus<'_>>(vec![filter("system-status.status", "impaired")]);
+    let impaired =
+        Filters::for_kind::<gureum_compute_domain::status_check::InstanceStatus<'_>>(vec![filter("system-status.status", "impaired")]);
     assert!(impaired.is_ok_and(|filters| filters.pass(&lost) && !filters.pass(&up)));
 }
 

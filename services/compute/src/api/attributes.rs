@@ -75,7 +75,9 @@ pub async fn modify_instance_attribute(
     let Some(wanted) = request.change.take() else { return Err(Refusal::missing("change").into()) };
     request.change = Some(wanted.clone());
     match wanted {
-        Wanted::InstanceType(name) => modify_with(core, &request, id, move |it| modify::modify(it, &Change::Kind(kind(it, &name)?)).map_err(Refusal::from)).await,
+        Wanted::InstanceType(name) => {
+            modify_with(core, &request, id, move |it| modify::modify(it, &Change::Kind(kind(it, &name)?)).map_err(Refusal::from)).await
+        }
         Wanted::UserData(bytes) => modify_plainly(core, &request, id, Change::UserData(UserData::new(&bytes)?)).await,
         Wanted::DisableApiTermination(on) => modify_plainly(core, &request, id, Change::DisableApiTermination(on)).await,
         Wanted::DisableApiStop(on) => modify_plainly(core, &request, id, Change::DisableApiStop(on)).await,
@@ -128,8 +130,10 @@ async fn modify_with(
     id: InstanceId,
     decide: impl FnOnce(&Instance) -> Result<Decision, Refusal> + Send + 'static,
 ) -> Result<proto::ModifyInstanceAttributeResponse, Error> {
-    change_one(core, request, id, decide, |tables, it, now| proto::ModifyInstanceAttributeResponse { instance: Some(shown(tables, it, now)) })
-        .await
+    change_one(core, request, id, decide, |tables, it, now| proto::ModifyInstanceAttributeResponse {
+        instance: Some(shown(tables, it, now)),
+    })
+    .await
 }
 
 /// Decides on one instance and writes it if it changes.
@@ -213,7 +217,10 @@ pub async fn modify_instance_metadata_options(
 }
 
 /// Switches detailed monitoring on.
-pub async fn monitor_instances(core: &Arc<Core>, request: proto::MonitorInstancesRequest) -> Result<proto::MonitorInstancesResponse, Error> {
+pub async fn monitor_instances(
+    core: &Arc<Core>,
+    request: proto::MonitorInstancesRequest,
+) -> Result<proto::MonitorInstancesResponse, Error> {
     let ids = read_ids(&request.instance_ids)?;
     let answer = |instance_monitorings| proto::MonitorInstancesResponse { instance_monitorings };
     set_monitoring(core, &request, ids, true, answer).await

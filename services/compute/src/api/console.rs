@@ -15,7 +15,10 @@ use crate::{
 
 /// Asks the instance's node. One that has not booted yet has written nothing; for one whose node is
 /// away, or that has ended, what was last read is told.
-pub async fn get_console_output(core: &Arc<Core>, request: proto::GetConsoleOutputRequest) -> Result<proto::GetConsoleOutputResponse, Error> {
+pub async fn get_console_output(
+    core: &Arc<Core>,
+    request: proto::GetConsoleOutputRequest,
+) -> Result<proto::GetConsoleOutputResponse, Error> {
     let id: InstanceId = request.instance_id.parse().map_err(Refusal::from)?;
     let node = {
         let state = core.read();

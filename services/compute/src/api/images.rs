@@ -23,10 +23,10 @@ pub async fn describe_images(core: &Arc<Core>, request: proto::DescribeImagesReq
     violations.finish()?;
     let query = query.ok_or_else(|| Refusal::missing("image_ids"))?;
     let ships = shipped::images(&scope.region);
-    let find = |id| ships.iter().find(|image| image.id == id).or_else(|| Some(&state.images.find(ID_INDEX, &format!("{id}")).next()?.record.0));
+    let find =
+        |id| ships.iter().find(|image| image.id == id).or_else(|| Some(&state.images.find(ID_INDEX, &format!("{id}")).next()?.record.0));
     query.check_ids(&scope, find).map_err(Refusal::from)?;
-    let page =
-        PageRequest::new(request.page_size, &request.page_token, &("images", &scope, &filters, &query))?;
+    let page = PageRequest::new(request.page_size, &request.page_token, &("images", &scope, &filters, &query))?;
     let admitted = |image: &&Image| query.admits(image, &scope, now) && filters.pass(image.seen_by(scope.account).as_ref());
     let mut images: Vec<&Image> = candidates(&state, &scope, &ships).into_iter().filter(admitted).collect();
     images.sort_by_key(|image| image.id);

@@ -23,7 +23,10 @@ use crate::{
 };
 
 /// One page of the caller's instances.
-pub async fn describe_instances(core: &Arc<Core>, request: proto::DescribeInstancesRequest) -> Result<proto::DescribeInstancesResponse, Error> {
+pub async fn describe_instances(
+    core: &Arc<Core>,
+    request: proto::DescribeInstancesRequest,
+) -> Result<proto::DescribeInstancesResponse, Error> {
     let (scope, state, now) = (scope(), core.read(), core.clock.now());
     let mut violations = Violations::new();
     let ids: Vec<InstanceId> = violations.ids("instance_ids", &request.instance_ids);

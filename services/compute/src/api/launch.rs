@@ -22,10 +22,7 @@ use gureum_compute_domain::{
     launch_template::VersionRef,
     volume,
 };
-use gureum_model::{
-    Refusal, RefusalKind, Scope,
-    id::ReservationId,
-};
+use gureum_model::{Refusal, RefusalKind, Scope, id::ReservationId};
 use gureum_proto::{Mutation, compute::v1 as proto};
 use gureum_service::{
     Answer, Error, context,
@@ -83,11 +80,7 @@ async fn run(core: &Arc<Core>, request: proto::RunInstancesRequest) -> Result<pr
 }
 
 /// The answer of a call that was made before with this token.
-async fn repeated(
-    core: &Core,
-    scope: &Scope,
-    request: &proto::RunInstancesRequest,
-) -> Result<Option<proto::RunInstancesResponse>, Error> {
+async fn repeated(core: &Core, scope: &Scope, request: &proto::RunInstancesRequest) -> Result<Option<proto::RunInstancesResponse>, Error> {
     let key = TokenKey::new(scope, proto::RunInstancesRequest::NAME, request.client_token());
     let parameters = fingerprint(&request.encode_to_vec());
     Ok(core.store.write(move |tx| mutate::recall::<Schema, proto::RunInstancesResponse>(tx, &key, parameters)).await?)
@@ -208,15 +201,20 @@ async fn accept(
         }
         let mut seats = places.reserve();
         let instances: Vec<_> = ids.iter().map(|ids| ids.instance).collect();
-        let nodes = seats.all(&instances, plan.wanted.min_count, facts.zone, plan.kind.capacity, random).ok_or_else(|| {
-            InstanceError::NoCapacity { kind: plan.kind.name.clone(), zone: facts.scope.region.zone(facts.zone) }
-        })?;
+        let nodes = seats
+            .all(&instances, plan.wanted.min_count, facts.zone, plan.kind.capacity, random)
+            .ok_or_else(|| InstanceError::NoCapacity { kind: plan.kind.name.clone(), zone: facts.scope.region.zone(facts.zone) })?;
         ids.truncate(nodes.len());
         let now = tx.now();
         let numbered = (0u32..).zip(ids.iter().zip(nodes));
         let instances = numbered.map(|(index, (ids, node))| plan.instance(&facts, index, ids, node, now)).collect();
-        let launch =
-            Launch { scope: facts.scope.clone(), reservation_id: facts.reservation_id, since: now, state: LaunchState::Preparing, instances };
+        let launch = Launch {
+            scope: facts.scope.clone(),
+            reservation_id: facts.reservation_id,
+            since: now,
+            state: LaunchState::Preparing,
+            instances,
+        };
         tx.put(LaunchRow(launch.clone()));
         seats.keep();
         Ok((launch, ids))

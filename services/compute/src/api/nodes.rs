@@ -55,11 +55,8 @@ pub async fn register_node(core: &Arc<Core>, request: proto::RegisterNodeRequest
 pub async fn node_heartbeat(core: &Arc<Core>, request: proto::NodeHeartbeatRequest) -> Result<proto::NodeHeartbeatResponse, Error> {
     let id: NodeId = request.node_id.parse().map_err(Refusal::from)?;
     let state = core.read();
-    let registered = gureum_compute_domain::node::check_incarnation(
-        state.nodes.get(&id.to_string()).map(|row| &row.record.0),
-        id,
-        request.incarnation,
-    );
+    let registered =
+        gureum_compute_domain::node::check_incarnation(state.nodes.get(&id.to_string()).map(|row| &row.record.0), id, request.incarnation);
     // Also one that is not up shall not be taken for silent once it has registered.
     let known = core.fleet.heard(id, request.incarnation);
     Ok(proto::NodeHeartbeatResponse { must_register: registered.is_err() || !known })

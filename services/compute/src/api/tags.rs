@@ -12,10 +12,7 @@ use gureum_model::{
     id::{InstanceId, LaunchTemplateId, ResourceId},
     refusal::Violations,
 };
-use gureum_proto::{
-    common::v1::TagDescription,
-    compute::v1 as proto,
-};
+use gureum_proto::{common::v1::TagDescription, compute::v1 as proto};
 use gureum_service::{Error, mutate, scope, wire};
 use gureum_store::{Listed, Table};
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use gureum_compute_domain::launch_template::{self, LaunchTemplate, LaunchTemplateError, LaunchTemplateVersion, NewVersion, VersionOf, VersionRef};
+use gureum_compute_domain::launch_template::{
+    self, LaunchTemplate, LaunchTemplateError, LaunchTemplateVersion, NewVersion, VersionOf, VersionRef,
+};
 use gureum_model::{Filters, PageRequest, Refusal, Scope, Tags, id::LaunchTemplateId, refusal::Violations};
 use gureum_proto::compute::v1 as proto;
 use gureum_service::{Answer, Error, mutate, scope, wire};

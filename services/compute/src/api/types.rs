@@ -10,13 +10,19 @@ use gureum_service::{Error, scope, wire};
 use crate::{convert::instance_type::shown, core::Core};
 
 /// The table of types, which every account and region shares.
-pub async fn describe_instance_types(_: &Arc<Core>, request: proto::DescribeInstanceTypesRequest) -> Result<proto::DescribeInstanceTypesResponse, Error> {
+pub async fn describe_instance_types(
+    _: &Arc<Core>,
+    request: proto::DescribeInstanceTypesRequest,
+) -> Result<proto::DescribeInstanceTypesResponse, Error> {
     let mut violations = Violations::new();
     let filters = violations.check("", Filters::for_kind::<InstanceType>(wire::filters(request.filters))).unwrap_or_default();
     violations.finish()?;
     let page = PageRequest::new(request.page_size, &request.page_token, &("types", &filters, &request.instance_types))?;
-    let known: Vec<&InstanceType> =
-        if request.instance_types.is_empty() { instance_type::all().iter().collect() } else { instance_type::find_all(&request.instance_types).map_err(Refusal::from)? };
+    let known: Vec<&InstanceType> = if request.instance_types.is_empty() {
+        instance_type::all().iter().collect()
+    } else {
+        instance_type::find_all(&request.instance_types).map_err(Refusal::from)?
+    };
     let mut passing: Vec<_> = known.into_iter().filter(|one| filters.pass(*one)).collect();
     passing.sort_by_key(|one| one.name);
     passing.dedup_by_key(|one| one.name);

@@ -8,11 +8,7 @@ use gureum_proto::compute::v1 as proto;
 use gureum_service::{Error, scope, wire};
 use gureum_store::{list, list::get_all};
 
-use crate::{
-    convert::volume::shown,
-    core::Core,
-
-};
+use crate::{convert::volume::shown, core::Core};
 
 /// One page of the caller's volumes.
 pub async fn describe_volumes(core: &Arc<Core>, request: proto::DescribeVolumesRequest) -> Result<proto::DescribeVolumesResponse, Error> {

@@ -32,8 +32,7 @@ pub fn desired(it: &Instance, volume: impl Fn(gureum_model::id::VolumeId) -> Vol
         region: it.scope.region.to_string(),
         generation: it.generation,
         state: state.into(),
-        stop_grace: stop_grace
-            .map(|grace| prost_types::Duration { seconds: i64::try_from(grace.as_secs()).unwrap_or(i64::MAX), nanos: 0 }),
+        stop_grace: stop_grace.map(|grace| prost_types::Duration { seconds: i64::try_from(grace.as_secs()).unwrap_or(i64::MAX), nanos: 0 }),
         boot: it.boots,
         reboot: it.reboots,
         spec: Some(spec(it, volume)),
@@ -70,8 +69,7 @@ fn spec(it: &Instance, volume: impl Fn(gureum_model::id::VolumeId) -> VolumeFact
         user_data: it.user_data.as_bytes().to_vec(),
         interfaces: it.interfaces.iter().filter(|interface| !interface.private_addresses.is_empty()).map(interface).collect(),
         volumes: it.volumes.iter().map(|attached| volume_spec(it, attached, volume(attached.volume_id))).collect(),
-        key: (!it.key_name.is_empty())
-            .then(|| proto::KeySpec { key_name: it.key_name.clone(), public_key: it.public_key.clone() }),
+        key: (!it.key_name.is_empty()).then(|| proto::KeySpec { key_name: it.key_name.clone(), public_key: it.public_key.clone() }),
         hostname: it.primary().map(|interface| interface.private_dns_name.clone()).unwrap_or_default(),
         metadata_options: Some(metadata_options(&it.metadata_options)),
         // Other tags change without the node's hearing of it.
@@ -108,7 +106,10 @@ fn metadata_options(options: &MetadataOptions) -> proto::MetadataOptions {
 }
 
 fn interface(interface: &Interface) -> proto::InterfaceSpec {
-    let group = |group: &gureum_compute_domain::instance::Group| proto::GroupSpec { group_id: group.id.to_string(), group_name: group.name.clone() };
+    let group = |group: &gureum_compute_domain::instance::Group| proto::GroupSpec {
+        group_id: group.id.to_string(),
+        group_name: group.name.clone(),
+    };
     proto::InterfaceSpec {
         network_interface_id: interface.id.to_string(),
         device_index: interface.device_index,

@@ -124,7 +124,10 @@ pub fn product_codes(it: &Instance) -> Vec<proto::ProductCode> {
 }
 
 pub fn groups(interface: &Interface) -> Vec<proto::GroupIdentifier> {
-    let group = |group: &gureum_compute_domain::instance::Group| proto::GroupIdentifier { group_id: group.id.to_string(), group_name: group.name.clone() };
+    let group = |group: &gureum_compute_domain::instance::Group| proto::GroupIdentifier {
+        group_id: group.id.to_string(),
+        group_name: group.name.clone(),
+    };
     interface.groups.iter().map(group).collect()
 }
 

@@ -28,7 +28,11 @@ pub fn shown(it: &InstanceType) -> proto::InstanceTypeInfo {
         memory_size_mib: long(it.memory_mib),
         instance_storage_info: it.disks.as_ref().map(|disks| proto::InstanceStorageInfo {
             total_size_gb: long(disks.size_gb.saturating_mul(u64::from(disks.count))),
-            disks: vec![proto::DiskInfo { size_gb: long(disks.size_gb), count: int(disks.count), disk_type: it.family.disk_type.to_owned() }],
+            disks: vec![proto::DiskInfo {
+                size_gb: long(disks.size_gb),
+                count: int(disks.count),
+                disk_type: it.family.disk_type.to_owned(),
+            }],
             nvme_support: it.family.disk_nvme.to_owned(),
         }),
         ebs_info: Some(proto::EbsInfo {
@@ -40,13 +44,17 @@ pub fn shown(it: &InstanceType) -> proto::InstanceTypeInfo {
             maximum_iops: it.ebs.as_ref().map(|ebs| int(ebs.peak_iops)).unwrap_or_default(),
         }),
         network_info: Some(network(it)),
-        accelerators: it.accelerators.iter().map(|one| proto::AcceleratorInfo {
-            kind: one.kind.to_owned(),
-            name: one.name.to_owned(),
-            manufacturer: one.manufacturer.to_owned(),
-            count: int(one.count),
-            memory_mib: long(one.memory_mib),
-        }).collect(),
+        accelerators: it
+            .accelerators
+            .iter()
+            .map(|one| proto::AcceleratorInfo {
+                kind: one.kind.to_owned(),
+                name: one.name.to_owned(),
+                manufacturer: one.manufacturer.to_owned(),
+                count: int(one.count),
+                memory_mib: long(one.memory_mib),
+            })
+            .collect(),
         burstable_performance_supported: it.burst.is_some(),
         burstable_info: it.burst.as_ref().map(|burst| proto::BurstableInfo {
             millicredits_per_hour: i64::from(burst.millicredits_per_hour),

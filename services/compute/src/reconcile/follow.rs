@@ -13,9 +13,7 @@ use gureum_compute_domain::{
     observe::{Observation as Decided, observe},
 };
 use gureum_model::id::{InstanceId, NodeId};
-use gureum_proto::node::v1::{
-    self as proto, WatchInstancesRequest, event::Resource, watch_instances_response::Message,
-};
+use gureum_proto::node::v1::{self as proto, WatchInstancesRequest, event::Resource, watch_instances_response::Message};
 use gureum_service::{Error, Peer};
 use gureum_store::{Listed, Record};
 use tonic::{Code, Status, Streaming};
@@ -159,7 +157,12 @@ impl Following {
     }
 
     /// Records what was seen, and how far that is: one commit. `complete` has all that the node has.
-    async fn commit(&self, observations: Vec<Observation>, reached: Option<u64>, complete: Option<BTreeSet<InstanceId>>) -> Result<(), Stop> {
+    async fn commit(
+        &self,
+        observations: Vec<Observation>,
+        reached: Option<u64>,
+        complete: Option<BTreeSet<InstanceId>>,
+    ) -> Result<(), Stop> {
         if observations.is_empty() && reached.is_none() {
             return Ok(());
         }

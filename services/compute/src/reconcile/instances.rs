@@ -251,19 +251,33 @@ impl Instances {
                 self.core.fleet.note_applied(row.id, node, row.generation);
                 Ok(Outcome::Moved)
             }
-            // It once ended here and comes back: the node has to forget that first.
-            "IncorrectInstanceState" if result.generation < row.generation => {
-                let over = node::TerminatedInstance { instance_id: row.id.to_string(), generation: result.generation };
-                match nodes::forget(&self.core, node, vec![over]).await {
-                    Ok(forgotten) if !forgotten.is_empty() => Ok(Outcome::Moved),
-                    Ok(_) => Ok(Outcome::Retry { reason: result.message.clone() }),
-                    Err(error) => Ok(Outcome::Retry { reason: error.to_string() }),
-                }
-            }
+            "IncorrectInstanceState" => self.come_back(node, row, result).await,
             _ => {
                 tracing::error!(%node, instance = %row.id, reason = result.reason, message = result.message, "a node refused an intent");
                 Err(Seen::Failed(result.message.clone()))
             }
+        }
+    }
+
+    /// An instance once ended on this node and comes back: the node has to forget its end first.
+    async fn come_back(&self, node: NodeId, row: &InstanceRef, refused: &node::ApplyResult) -> Result<Outcome, Seen> {
+        let core = &self.core;
+        let over = node::TerminatedInstance { instance_id: row.id.to_string(), generation: refused.generation };
+        let intent = {
+            let state = core.read();
+            desired(row, |id| volume_facts(&state, &row.scope, id))
+        };
+        let again = match nodes::forget(core, node, vec![over]).await {
+            Ok(_) => nodes::apply(core, node, vec![intent]).await,
+            Err(error) => Err(error),
+        };
+        match again.map(|results| results.first().map(node::ApplyResult::outcome)) {
+            Ok(Some(ApplyOutcome::Applied | ApplyOutcome::Unchanged)) => {
+                core.fleet.note_applied(row.id, node, row.generation);
+                Ok(Outcome::Moved)
+            }
+            Ok(_) => Err(Seen::Failed(refused.message.clone())),
+            Err(error) => Ok(Outcome::Retry { reason: error.to_string() }),
         }
     }
 
@@ -397,12 +411,7 @@ fn volume_facts(tables: &Schema, scope: &Scope, id: VolumeId) -> VolumeFacts {
 }
 
 /// Writes what becomes of each instance that is still there.
-fn change_all(
-    tx: &mut Tx<'_>,
-    places: &crate::places::Places,
-    keys: &[String],
-    change: impl Fn(&Instance, Timestamp) -> Instance,
-) {
+fn change_all(tx: &mut Tx<'_>, places: &crate::places::Places, keys: &[String], change: impl Fn(&Instance, Timestamp) -> Instance) {
     let now = tx.now();
     for key in keys {
         let Some(row) = tx.instances.get(key).cloned() else { continue };

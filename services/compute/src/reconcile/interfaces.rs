@@ -97,7 +97,9 @@ fn unknown_to(tables: &Schema, core: &Core, scope: &Scope, interface: proto::Net
 /// What network deletes for the end of an instance is that workflow's own.
 fn is_alive(it: &Instance) -> bool {
     match it.state {
-        InstanceState::Pending { .. } | InstanceState::Running { .. } | InstanceState::Stopping { .. } | InstanceState::Stopped { .. } => true,
+        InstanceState::Pending { .. } | InstanceState::Running { .. } | InstanceState::Stopping { .. } | InstanceState::Stopped { .. } => {
+            true
+        }
         InstanceState::ShuttingDown { .. } | InstanceState::Terminated { .. } => false,
     }
 }

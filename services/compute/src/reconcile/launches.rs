@@ -6,10 +6,7 @@ use gureum_compute_domain::launch_intent::{Launch, LaunchStep, plan_launch, undo
 use gureum_service::reconcile::{Outcome, Reconcile};
 use gureum_store::Record;
 
-use crate::{
-    core::Core,
-    store::LaunchRow,
-};
+use crate::{core::Core, store::LaunchRow};
 
 /// Drives launches; the keys are those of their rows.
 pub struct Launches(pub Arc<Core>);

@@ -7,7 +7,9 @@ use std::sync::{
 
 use gureum_model::id::{InstanceId, ResourceId};
 
-use crate::core::Core;
+use gureum_store::Store;
+
+use crate::{core::Core, store::Schema};
 
 /// Events read at a time.
 const BATCH: usize = 1_024;
@@ -23,8 +25,8 @@ impl Seen {
     }
 
     /// Whether everything that is committed was read.
-    pub fn is_idle(&self, core: &Core) -> bool {
-        self.0.load(Ordering::SeqCst) >= core.read().sequence()
+    pub fn is_idle(&self, store: &Store<Schema>) -> bool {
+        self.0.load(Ordering::SeqCst) >= store.read().sequence()
     }
 }
 

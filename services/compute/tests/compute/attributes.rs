@@ -89,7 +89,12 @@ async fn credits_are_of_burstable_types_alone() {
     let mut request = run(1);
     request.spec = Some(proto::LaunchSpec { instance_type: Some("m5.large".to_owned()), ..spec() });
     let steady = region.compute().run_instances(request).await.unwrap().into_inner().instances.remove(0).instance_id;
-    let all = region.compute().describe_instance_credit_specifications(proto::DescribeInstanceCreditSpecificationsRequest::default()).await.unwrap().into_inner();
+    let all = region
+        .compute()
+        .describe_instance_credit_specifications(proto::DescribeInstanceCreditSpecificationsRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
     let credits: Vec<_> = all.instance_credit_specifications.iter().map(|it| it.cpu_credits.as_str()).collect();
     assert_eq!(credits, ["unlimited"]);
     let asked = proto::DescribeInstanceCreditSpecificationsRequest { instance_ids: vec![steady], ..Default::default() };
@@ -100,7 +105,8 @@ async fn credits_are_of_burstable_types_alone() {
 #[tokio::test]
 async fn an_account_has_attributes() {
     let region = Region::start(Options { zones: "a", ..Options::default() }).await;
-    let answer = region.compute().describe_account_attributes(proto::DescribeAccountAttributesRequest::default()).await.unwrap().into_inner();
+    let answer =
+        region.compute().describe_account_attributes(proto::DescribeAccountAttributesRequest::default()).await.unwrap().into_inner();
     let default_vpc = answer.account_attributes.iter().find(|it| it.attribute_name == "default-vpc").unwrap();
     assert!(default_vpc.attribute_values[0].starts_with("vpc-"));
     let unknown = proto::DescribeAccountAttributesRequest { attribute_names: vec!["colour".to_owned()] };

@@ -91,10 +91,8 @@ async fn keys_tags_and_volumes_go_along() {
         tags: vec![Tag { key: "of".to_owned(), value: kind.to_owned() }],
     };
     let data = proto::EbsBlockDevice { size_gib: Some(20), ..Default::default() };
-    let mapping = proto::BlockDeviceMapping {
-        device_name: "/dev/sdf".to_owned(),
-        device: Some(proto::block_device_mapping::Device::Ebs(data)),
-    };
+    let mapping =
+        proto::BlockDeviceMapping { device_name: "/dev/sdf".to_owned(), device: Some(proto::block_device_mapping::Device::Ebs(data)) };
     let request = proto::RunInstancesRequest {
         spec: Some(proto::LaunchSpec {
             key_name: Some("mine".to_owned()),

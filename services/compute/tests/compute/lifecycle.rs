@@ -102,8 +102,7 @@ async fn its_own_shutdown_stops_or_terminates_it() {
     let mut compute = region.compute();
     let stopping = region.running().await.instance_id;
     let mut request = run(1);
-    request.spec =
-        Some(proto::LaunchSpec { instance_initiated_shutdown_behavior: proto::ShutdownBehavior::Terminate.into(), ..spec() });
+    request.spec = Some(proto::LaunchSpec { instance_initiated_shutdown_behavior: proto::ShutdownBehavior::Terminate.into(), ..spec() });
     let ending = compute.run_instances(request).await.unwrap().into_inner().instances.remove(0).instance_id;
     region.until_instance(&ending, InstanceState::Running).await;
     for id in [&stopping, &ending] {

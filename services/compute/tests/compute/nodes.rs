@@ -48,9 +48,8 @@ async fn a_node_that_lost_everything_is_told_again() {
     region.start_node('a').await;
     until("the node's instances", async || {
         let known = region.node('a').describe_node_instances(node::DescribeNodeInstancesRequest::default()).await.unwrap();
-        let running = |instance: &node::NodeInstance| {
-            instance.observation.as_ref().is_some_and(|seen| seen.state() == node::ObservedState::Running)
-        };
+        let running =
+            |instance: &node::NodeInstance| instance.observation.as_ref().is_some_and(|seen| seen.state() == node::ObservedState::Running);
         known.into_inner().instances.iter().filter(|instance| running(instance)).count() == 5
     })
     .await;
@@ -114,4 +113,31 @@ async fn an_endpoint_that_cannot_be_reached_safely_is_refused() {
         incarnation: 1,
     };
     assert_eq!(reason(&region.compute_peer().register_node(request).await.unwrap_err()), "InvalidParameterValue");
+}
+
+async fn on_node(region: &Region, name: char) -> Vec<String> {
+    let known = region.node(name).describe_node_instances(node::DescribeNodeInstancesRequest::default()).await.unwrap().into_inner();
+    known.instances.into_iter().filter_map(|instance| Some(instance.observation?.instance_id)).collect()
+}
+
+#[tokio::test]
+async fn a_start_goes_where_there_is_room_and_the_old_node_forgets() {
+    // Two nodes of one zone, each with room for two.
+    let region = Region::start(Options { zones: "aA", vcpus: 4, ..Options::default() }).await;
+    let id = region.running().await.instance_id;
+    let (old, new) = if on_node(&region, 'a').await.is_empty() { ('A', 'a') } else { ('a', 'A') };
+    region.compute().stop_instances(proto::StopInstancesRequest { instance_ids: vec![id.clone()], ..Default::default() }).await.unwrap();
+    region.until_instance(&id, InstanceState::Stopped).await;
+    for other in region.launch(4).await {
+        region.until_instance(&other.instance_id, InstanceState::Running).await;
+    }
+    let start = proto::StartInstancesRequest { instance_ids: vec![id.clone()], ..Default::default() };
+    assert_eq!(reason(&region.compute().start_instances(start.clone()).await.unwrap_err()), "InsufficientInstanceCapacity");
+    let leaves = on_node(&region, new).await.remove(0);
+    region.compute().terminate_instances(terminate(&[&leaves])).await.unwrap();
+    region.until_instance(&leaves, InstanceState::Terminated).await;
+    region.compute().start_instances(start).await.unwrap();
+    region.until_instance(&id, InstanceState::Running).await;
+    assert!(on_node(&region, new).await.contains(&id));
+    until("the old node's memory", async || !on_node(&region, old).await.contains(&id)).await;
 }

@@ -1,6 +1,6 @@
 //! A region for one test: security, network, compute and nodes, each on a socket of its own.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, thread::JoinHandle, time::Duration};
 
 use gureum_compute::settings::Settings;
 use gureum_compute_domain::image::shipped;
@@ -20,32 +20,74 @@ use gureum_service::{
     config::{NoSettings, StoreConfig},
     peer::PeerChannel,
 };
+use gureum_store::EngineError;
 use tempfile::TempDir;
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::sync::oneshot;
 use tonic::Status;
 use tonic_types::StatusExt;
 
 /// How long a test waits for what should take milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A service that runs in this process.
+/// A service that runs in a thread of its own, so that all it had under way ends with it.
 struct Running {
     shutdown: CancellationToken,
-    task: JoinHandle<Result<(), StartError>>,
+    killed: CancellationToken,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Running {
-    async fn start<F: Future<Output = Result<(), StartError>> + Send + 'static>(run: impl FnOnce(CancellationToken, oneshot::Sender<()>) -> F) -> Self {
-        let (ready, accepted) = oneshot::channel();
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn(run(shutdown.clone(), ready));
+    async fn start<F>(run: impl Fn(CancellationToken, oneshot::Sender<()>) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = Result<(), StartError>>,
+    {
+        let (shutdown, killed, (ready, accepted)) = (CancellationToken::new(), CancellationToken::new(), oneshot::channel());
+        let (stop, kill) = (shutdown.clone(), killed.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let mut ready = Some(ready);
+            runtime.block_on(async {
+                loop {
+                    let (sender, started) = oneshot::channel();
+                    let serve = async {
+                        tokio::join!(run(stop.clone(), sender), async { started.await.map(|()| ready.take().map(|ready| ready.send(()))) })
+                            .0
+                    };
+                    tokio::select! {
+                        () = kill.cancelled() => return,
+                        // The writer of the service before ends a moment after it.
+                        ended = serve => match ended {
+                            Err(StartError::Store(EngineError::InUse { .. })) => tokio::time::sleep(Duration::from_millis(5)).await,
+                            ended => return ended.unwrap(),
+                        },
+                    }
+                }
+            });
+        });
         accepted.await.unwrap();
-        Self { shutdown, task }
+        Self { shutdown, killed, thread: Some(thread) }
     }
 
     async fn stop(self) {
         self.shutdown.cancel();
-        self.task.await.unwrap().unwrap();
+        self.join().await;
+    }
+
+    /// Ends it without a word to anyone.
+    async fn kill(self) {
+        self.killed.cancel();
+        self.join().await;
+    }
+
+    async fn join(mut self) {
+        let thread = self.thread.take().unwrap();
+        tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.killed.cancel();
     }
 }
 
@@ -63,7 +105,8 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let sim = SimSettings { boot: Span::millis(0, 30), stop: Span::millis(0, 20), terminate: Span::millis(0, 10), ..SimSettings::default() };
+        let sim =
+            SimSettings { boot: Span::millis(0, 30), stop: Span::millis(0, 20), terminate: Span::millis(0, 10), ..SimSettings::default() };
         let compute = Settings { status_initializing_ms: 0, ..Settings::default() };
         Self { compute, zones: "abc", vcpus: 512, sim, durable: false, durable_nodes: false }
     }
@@ -96,9 +139,19 @@ impl Region {
     pub async fn start(options: Options) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let security = config(&folder, "security", &[], false, NoSettings::default());
-        let security = Running::start(|shutdown, ready| gureum_security::run(security, shutdown, || drop(ready.send(())))).await;
+        let security = Running::start(move |shutdown, ready| {
+            gureum_security::run(security.clone(), shutdown, move || {
+                let _ = ready.send(());
+            })
+        })
+        .await;
         let network = config(&folder, "network", &["security"], false, gureum_network::Settings::default());
-        let network = Running::start(|shutdown, ready| gureum_network::run(network, shutdown, || drop(ready.send(())))).await;
+        let network = Running::start(move |shutdown, ready| {
+            gureum_network::run(network.clone(), shutdown, move || {
+                let _ = ready.send(());
+            })
+        })
+        .await;
         let mut region = Self { options, folder, compute: None, nodes: BTreeMap::new(), _peers: vec![security, network] };
         region.start_compute().await;
         for zone in region.options.zones.chars() {
@@ -112,7 +165,18 @@ impl Region {
     pub async fn start_compute(&mut self) {
         let settings = self.options.compute.clone();
         let config = config(&self.folder, "compute", &["security", "network"], self.options.durable, settings);
-        self.compute = Some(Running::start(|shutdown, ready| gureum_compute::run(config, shutdown, || drop(ready.send(())))).await);
+        self.compute = Some(
+            Running::start(move |shutdown, ready| {
+                gureum_compute::run(config.clone(), shutdown, move || {
+                    let _ = ready.send(());
+                })
+            })
+            .await,
+        );
+    }
+
+    pub async fn kill_compute(&mut self) {
+        self.compute.take().unwrap().kill().await;
     }
 
     pub async fn stop_compute(&mut self) {
@@ -122,14 +186,20 @@ impl Region {
     pub async fn start_node(&mut self, zone: char) {
         let settings = gureum_node::Settings {
             name: format!("node-{zone}"),
-            zone,
+            // A capital letter is a second node of the zone.
+            zone: zone.to_ascii_lowercase(),
             vcpus: self.options.vcpus,
             memory_mib: 1 << 20,
             sim: self.options.sim.clone(),
             ..gureum_node::Settings::default()
         };
         let config = config(&self.folder, &format!("node-{zone}"), &["compute"], self.options.durable_nodes, settings);
-        let node = Running::start(|shutdown, ready| gureum_node::run(config, shutdown, || drop(ready.send(())))).await;
+        let node = Running::start(move |shutdown, ready| {
+            gureum_node::run(config.clone(), shutdown, move || {
+                let _ = ready.send(());
+            })
+        })
+        .await;
         self.nodes.insert(zone, node);
     }
 
@@ -228,10 +298,10 @@ impl Region {
         self.network().describe_network_interfaces(request).await.unwrap().into_inner().network_interfaces.len()
     }
 
-    /// Places that are given out, in thousandths of a vCPU.
+    /// Places that are given out on nodes that are up, in thousandths of a vCPU.
     pub async fn promised(&self) -> i64 {
         let room = |node: &proto::Node| node.capacity.unwrap_or_default().vcpu_milli - node.available.unwrap_or_default().vcpu_milli;
-        self.nodes().await.iter().map(room).sum()
+        self.nodes().await.iter().filter(|node| node.state() == proto::NodeState::Up).map(room).sum()
     }
 }
 

@@ -104,6 +104,7 @@ async fn names_are_unique_and_free_again() {
     compute.delete_launch_template(delete.clone()).await.unwrap();
     assert_eq!(reason(&compute.delete_launch_template(delete).await.unwrap_err()), "InvalidLaunchTemplateName.NotFoundException");
     web(&region).await;
-    let listed = compute.describe_launch_templates(proto::DescribeLaunchTemplatesRequest::default()).await.unwrap().into_inner().launch_templates;
+    let listed =
+        compute.describe_launch_templates(proto::DescribeLaunchTemplatesRequest::default()).await.unwrap().into_inner().launch_templates;
     assert_eq!(listed.len(), 1);
 }

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, future::Future, time::Duration};
 
 use futures::StreamExt;
-use gureum_model::Scope;
+use gureum_model::{Scope, id::NodeId};
 use gureum_proto::{EventMessage, WatchMessage, WatchPart};
 use gureum_service::Error;
 use gureum_store::{EventDraft, Store, Transaction, WriteError};
@@ -74,6 +74,11 @@ impl Source {
                         let metadata = event.metadata().cloned().unwrap_or_default();
                         // A snapshot's items tell what is, not what happened; they have no id.
                         if !metadata.id.is_empty() {
+                            // Nodes are the operator's and belong to no account, so nobody's log tells of them.
+                            if metadata.resource_id.parse::<NodeId>().is_ok() {
+                                reached = reached.max(metadata.sequence);
+                                continue;
+                            }
                             reached = reached.max(metadata.sequence);
                             events.push((metadata.sequence, self.draft(&*event)));
                         }

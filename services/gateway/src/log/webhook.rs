@@ -138,9 +138,7 @@ impl Deliveries {
 
     fn next_redriven(&self, webhook: WebhookId) -> Option<DeadLetter> {
         let state = self.0.store.read();
-        let letters =
-            state.dead_letters.scan(&DeadLetter::prefix(webhook), None).find(|letter| letter.redrive).map(|row| row.record.clone());
-        letters
+        state.dead_letters.scan(&DeadLetter::prefix(webhook), None).find(|letter| letter.redrive).map(|row| row.record.clone())
     }
 
     async fn deliver(&self, webhook: &Webhook, event: &CloudEvent) -> Attempt {

@@ -7,6 +7,9 @@ use gureum_proto::common::v1::Filter;
 use gureum_service::{Error, wire};
 use gureum_store::{Listed, Row, Table, list, list::get_all};
 
+/// The rows of a page, and the token of the next one.
+pub type Page<R> = (Vec<Arc<Row<R>>>, String);
+
 /// A page of a table and the token of the next one. With ids, all of them, each of which must exist.
 pub fn page<R: Listed, I: ResourceId>(
     table: &Table<R>,
@@ -15,7 +18,7 @@ pub fn page<R: Listed, I: ResourceId>(
     filters: Vec<Filter>,
     page_size: i32,
     page_token: &str,
-) -> Result<(Vec<Arc<Row<R>>>, String), Error> {
+) -> Result<Page<R>, Error> {
     let mut violations = Violations::new();
     let ids: Vec<I> = violations.ids(field, ids);
     let filters = violations.check("", Filters::for_kind::<R>(wire::filters(filters))).unwrap_or_default();

@@ -70,11 +70,7 @@ pub fn lookups() -> Lookups {
 }
 
 pub fn spec() -> LaunchSpec {
-    LaunchSpec {
-        image_id: Some(ImageId::from_number(1).to_string()),
-        instance_type: Some("t3.micro".to_owned()),
-        ..LaunchSpec::default()
-    }
+    LaunchSpec { image_id: Some(ImageId::from_number(1).to_string()), instance_type: Some("t3.micro".to_owned()), ..LaunchSpec::default() }
 }
 
 pub fn planned(spec: &LaunchSpec, min: i32, max: i32, found: Lookups) -> Result<LaunchPlan, Refusal> {
@@ -101,7 +97,11 @@ pub fn networked(mut interfaces: Vec<Interface>) -> Vec<Interface> {
         interface.private_dns_name = format!("ip-172-31-0-{place}.ec2.internal");
         interface.groups = vec![Group { id: SecurityGroupId::from_number(1), name: "default".to_owned() }];
         if interface.device_index == 0 {
-            interface.public = Some(PublicAddress { address: "127.8.0.1".to_owned(), dns_name: "ec2-127-8-0-1.compute-1.amazonaws.com".to_owned(), elastic: None });
+            interface.public = Some(PublicAddress {
+                address: "127.8.0.1".to_owned(),
+                dns_name: "ec2-127-8-0-1.compute-1.amazonaws.com".to_owned(),
+                elastic: None,
+            });
         }
     }
     interfaces

@@ -58,8 +58,12 @@ pub enum EngineError {
     },
     #[error("the store {} is in use by another process; stop that one or choose another directory", path.display())]
     InUse { path: PathBuf },
-    #[error("{} is damaged at byte {offset} although valid records follow: this is not what a crash leaves; restore the directory from a backup", path.display())]
+    #[error("{} is damaged at byte {offset} which is not what a crash leaves; restore the directory from a backup", path.display())]
     Damaged { path: PathBuf, offset: u64 },
+    #[error("{} goes on after revision {begins}, but what stands before it ends at {revision}: a file of the store is missing; restore the directory from a backup", path.display())]
+    Gap { path: PathBuf, begins: u64, revision: u64 },
+    #[error("revision {revision} was given to an engine that holds revision {last}; the store has another writer")]
+    Stale { revision: u64, last: u64 },
     #[error("the checkpoint {} cannot be read back: {reason}", path.display())]
     Checkpoint { path: PathBuf, reason: String },
     #[error("a row of table {table} with key {key} cannot be read: {reason}")]
@@ -75,13 +79,15 @@ pub trait Engine: Send + 'static {
     /// Hands over every live entry. Called once, first.
     fn load(&mut self, entry: &mut dyn FnMut(Change) -> Result<(), EngineError>) -> Result<Loaded, EngineError>;
 
-    /// Makes a group durable: when this returns, a power cut does not undo it.
+    /// Makes a group durable: when this returns, a power cut does not undo it. After an error it is
+    /// not known whether the group is durable, and no further one is taken.
     fn append(&mut self, group: &Group) -> Result<(), EngineError>;
 
     /// Asked after each append: whether a snapshot should be taken and handed to [`Engine::checkpoint`].
     fn wants_checkpoint(&self) -> bool;
 
-    /// Writes down everything live, so that what led to it can be dropped. Must not hold up appends.
+    /// Writes down everything live, so that what led to it can be dropped. Holds up appends only if
+    /// the checkpoint before it is not yet written.
     fn checkpoint(&mut self, snapshot: Box<dyn Snapshot>) -> Result<(), EngineError>;
 }
 

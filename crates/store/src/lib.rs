@@ -18,6 +18,8 @@
 //!
 //! What is stored, and what a crash may leave behind, is told in [`durable`].
 
+mod checkpoint;
+mod codec;
 pub mod durable;
 pub mod engine;
 mod journal;

@@ -167,15 +167,8 @@ impl<T: Tables> Store<T> {
         let (sequence_sender, sequence) = watch::channel(state.sequence);
         let (stopped_sender, stopped) = watch::channel(None);
         let published = Arc::new(ArcSwap::from_pointee(state.clone()));
-        let writer = Writer {
-            engine,
-            state,
-            jobs,
-            published: published.clone(),
-            sequence: sequence_sender,
-            now: options.now,
-            last: Timestamp::EPOCH,
-        };
+        let last = state.events_after(state.sequence.saturating_sub(1)).next().map_or(Timestamp::EPOCH, |event| event.time);
+        let writer = Writer { engine, state, jobs, published: published.clone(), sequence: sequence_sender, now: options.now, last };
         thread::Builder::new()
             .name(format!("{}-store", options.name))
             .spawn(move || writer.run(&stopped_sender))
@@ -271,18 +264,27 @@ impl<T: Tables, E: Engine> Writer<T, E> {
                 }
             }
             if let Err(error) = self.commit(group) {
-                let reason: Arc<str> = Arc::from(full_text(&error));
-                tracing::error!(error = &*reason, "the store stops: nothing more can be made durable");
-                stopped.send_replace(Some(reason.clone()));
-                self.jobs.close();
-                for answer in answers {
-                    answer(Err(StoreError::Stopped(reason.clone())));
-                }
+                self.stop(&error, answers, stopped);
                 return;
             }
             for answer in answers {
                 answer(Ok(()));
             }
+            // Only now, so that nobody waits for it.
+            if let Err(error) = self.checkpoint_if_due() {
+                self.stop(&error, Vec::new(), stopped);
+                return;
+            }
+        }
+    }
+
+    fn stop(mut self, error: &EngineError, answers: Vec<Answer>, stopped: &watch::Sender<Option<Arc<str>>>) {
+        let reason: Arc<str> = Arc::from(full_text(error));
+        tracing::error!(error = &*reason, "the store stops: nothing more can be made durable");
+        stopped.send_replace(Some(reason.clone()));
+        self.jobs.close();
+        for answer in answers {
+            answer(Err(StoreError::Stopped(reason.clone())));
         }
     }
 
@@ -340,10 +342,11 @@ impl<T: Tables, E: Engine> Writer<T, E> {
             *sequence = group.sequence;
             grown
         });
-        if self.engine.wants_checkpoint() {
-            self.engine.checkpoint(Box::new(self.state.clone()))?;
-        }
         Ok(())
+    }
+
+    fn checkpoint_if_due(&mut self) -> Result<(), EngineError> {
+        if self.engine.wants_checkpoint() { self.engine.checkpoint(Box::new(self.state.clone())) } else { Ok(()) }
     }
 }
 

@@ -446,6 +446,15 @@ pub fn settle_volumes(tx: &mut Tx<'_>, it: &Instance) {
     }
 }
 
+/// The volumes' records say the same as the instance's of whether they go with it.
+pub fn match_volumes(tx: &mut Tx<'_>, it: &Instance) {
+    for row in volumes_of(tx, it) {
+        let Some(attached) = it.volumes.iter().find(|attached| attached.volume_id == row.id) else { continue };
+        let decision = volume::attach::set_delete_on_termination(&row, it.id, attached.delete_on_termination);
+        decide_volume(tx, "VolumeChanged", &row, decision);
+    }
+}
+
 /// What the end of an instance does to its volumes.
 pub fn release_volumes(tx: &mut Tx<'_>, it: &Instance) {
     let now = tx.now();

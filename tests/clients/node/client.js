@@ -63,7 +63,7 @@ class Region {
     } finally {
       // Leaving the loop does not end the call, and what ends it is told as an error.
       stream.on("error", () => {});
-      // cancel
+      stream.cancel();
     }
     throw new Error(`the watch ended before ${id} was ${goal}`);
   }

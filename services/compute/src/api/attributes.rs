@@ -24,7 +24,7 @@ use crate::{
     convert,
     core::Core,
     network::no_interface,
-    store::{Schema, put_instance},
+    store::{Schema, match_volumes, put_instance},
 };
 
 /// Tells one attribute.
@@ -162,6 +162,7 @@ where
             }
         };
         if let Some(next) = next {
+            match_volumes(tx, &next);
             put_instance(tx, &places, *next, "");
         }
         Ok(answer)

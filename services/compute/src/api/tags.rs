@@ -6,10 +6,11 @@ use gureum_compute_domain::{
     instance::{Decision, InstanceError},
     launch_template::{LaunchTemplate, LaunchTemplateError},
     modify,
+    volume::{Volume, VolumeError},
 };
 use gureum_model::{
     Filterable, Filters, PageRequest, Refusal, Scope, Tags, Timestamp,
-    id::{InstanceId, LaunchTemplateId, ResourceId},
+    id::{InstanceId, LaunchTemplateId, ResourceId, VolumeId},
     refusal::Violations,
 };
 use gureum_proto::{common::v1::TagDescription, compute::v1 as proto};
@@ -20,7 +21,7 @@ use super::instances::find;
 use crate::{
     core::Core,
     places::Places,
-    store::{InstanceRow, LaunchTemplateRow, Schema, Tx, put_instance, put_template},
+    store::{InstanceRow, LaunchTemplateRow, Schema, Tx, VolumeRow, put_instance, put_template, put_volume},
 };
 
 /// A resource that carries tags.
@@ -28,6 +29,7 @@ use crate::{
 enum Taggable {
     Instance(InstanceId),
     LaunchTemplate(LaunchTemplateId),
+    Volume(VolumeId),
 }
 
 impl Taggable {
@@ -38,6 +40,8 @@ impl Taggable {
             Ok(Self::Instance(text.parse()?))
         } else if is(LaunchTemplateId::PREFIX) {
             Ok(Self::LaunchTemplate(text.parse()?))
+        } else if is(VolumeId::PREFIX) {
+            Ok(Self::Volume(text.parse()?))
         } else {
             let words = format!("the ID '{text}' is not valid: it is of no resource of compute that carries tags");
             Err(Refusal::invalid_as("InvalidID", "resource_ids", words))
@@ -55,6 +59,10 @@ impl Taggable {
                 let row = tables.launch_templates.get(&LaunchTemplateRow::list_key(scope, id));
                 Ok(&row.ok_or(LaunchTemplateError::NotFound { id })?.record.0.tags)
             }
+            Self::Volume(id) => {
+                let row = tables.volumes.get(&VolumeRow::list_key(scope, id)).filter(|row| row.visible());
+                Ok(&row.ok_or(VolumeError::NotFound { id })?.record.0.tags)
+            }
         }
     }
 
@@ -71,6 +79,12 @@ impl Taggable {
                 let row = tx.launch_templates.get(&LaunchTemplateRow::list_key(scope, id)).cloned();
                 if let Some(row) = row.filter(|row| row.tags != tags) {
                     put_template(tx, "LaunchTemplateChanged", LaunchTemplate { tags, ..row.record.0.clone() });
+                }
+            }
+            Self::Volume(id) => {
+                let row = tx.volumes.get(&VolumeRow::list_key(scope, id)).cloned();
+                if let Some(row) = row.filter(|row| row.tags != tags) {
+                    put_volume(tx, "VolumeChanged", Volume { tags, ..row.record.0.clone() });
                 }
             }
         }
@@ -170,6 +184,7 @@ pub async fn describe_tags(core: &Arc<Core>, request: proto::DescribeTagsRequest
     // The kinds in the order of their ids' prefixes.
     gathered.take("instance", &state.instances, |row| row.visible(now));
     gathered.take("launch-template", &state.launch_templates, |_| true);
+    gathered.take("volume", &state.volumes, |row| row.visible());
     let (tags, next_page_token) = page.cut(gathered.tags, TagOf::place);
     let shown = |tag: TagOf| TagDescription {
         resource_id: tag.resource_id,

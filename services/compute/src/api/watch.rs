@@ -58,6 +58,9 @@ fn snapshot(state: &State<Schema>, scope: Option<&Scope>) -> Vec<SnapshotItem<pr
         let resource = Resource::LaunchTemplateVersion(convert::template::version(template, row));
         items.push(item("LaunchTemplateVersionState", &row.scope, format!("{}/{}", row.template_id, row.number), resource));
     }
+    for row in state.volumes.scan(&prefix, None) {
+        items.push(item("VolumeState", &row.scope, row.id.to_string(), Resource::Volume(convert::volume::shown(row))));
+    }
     if scope.is_none() {
         for row in state.nodes.iter() {
             items.push(item("NodeState", &Scope::default(), row.id.to_string(), Resource::Node(convert::node::node(row, None))));

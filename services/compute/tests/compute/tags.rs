@@ -36,6 +36,12 @@ async fn tags_are_written_listed_and_removed() {
     let mut expected: Vec<_> = ids.iter().flat_map(|id| [(id.clone(), "app".to_owned()), (id.clone(), "stage".to_owned())]).collect();
     expected.sort();
     assert_eq!(seen, expected);
+    // A volume carries its own.
+    let volume = region.instance(&ids[0]).await.block_device_mappings[0].volume_id.clone();
+    compute.create_tags(create(vec![volume.clone()])).await.unwrap();
+    let of_volumes = Filter { name: "resource-type".to_owned(), values: vec!["volume".to_owned()] };
+    let tagged = compute.describe_tags(proto::DescribeTagsRequest { filters: vec![of_volumes], ..Default::default() }).await.unwrap();
+    assert!(tagged.into_inner().tags.iter().all(|tag| tag.resource_id == volume));
     let by_tag = Filter { name: "tag:app".to_owned(), values: vec!["web".to_owned()] };
     let listed = compute.describe_instances(proto::DescribeInstancesRequest { filters: vec![by_tag], ..Default::default() }).await;
     assert_eq!(listed.unwrap().into_inner().instances.len(), 3);

@@ -22,7 +22,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed={}", own.display());
     println!("cargo:rerun-if-changed={}", foreign.display());
 
-    let files = protos(&own)?;
+    // The details of refusals too, so that a client that knows only reflection can read them.
+    let mut files = protos(&own)?;
+    files.extend(protos(&foreign.join("google/rpc"))?);
     let mut compiler = protox::Compiler::new([&own, &foreign])?;
     compiler.include_imports(true).include_source_info(true).open_files(&files)?;
     let compiled = compiler.file_descriptor_set();

@@ -204,6 +204,7 @@ impl<T: Tables> Service<T> {
         });
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(gureum_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()
             .map_err(StartError::Reflection)?;
         let clock = ClockPeerServiceServer::new(ClockApi {

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test may panic, and measures real time")]
 
 mod faults;
-//mod kill;
+mod kill;
 mod lists;
 mod model;
 //mod opening;

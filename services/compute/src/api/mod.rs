@@ -6,7 +6,7 @@
 macro_rules! not_offered {
     ($($name:ident($request:ident) -> $response:ident;)*) => {$(
         pub async fn $name(_: &Arc<Core>, _: proto::$request) -> Result<proto::$response, Error> {
-            let text = concat!("the call ", stringify!($name), " is not offered");
+            let text = concat!(stringify!($request), " cannot be answered: this call is not offered yet");
             Err(gureum_model::Refusal::new(gureum_model::RefusalKind::Unsupported, "InvalidAction", text).into())
         }
     )*};

@@ -206,8 +206,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn group(revision: u64, keys: &[String]) -> Group {
-        let change =
-            |key: &String| Change { table: "t".into(), key: key.clone(), value: (!key.len().is_multiple_of(3)).then(|| key.as_bytes().to_vec()) };
+        let change = |key: &String| Change {
+            table: "t".into(),
+            key: key.clone(),
+            value: (!key.len().is_multiple_of(3)).then(|| key.as_bytes().to_vec()),
+        };
         Group { revision, sequence: revision * 2, changes: keys.iter().map(change).collect() }
     }
 

@@ -374,4 +374,3 @@ fn an_engine_takes_only_higher_revisions() {
     }
     engine.append(&group(6)).unwrap();
 }
-

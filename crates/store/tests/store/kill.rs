@@ -215,6 +215,9 @@ fn audit(directory: &Path, ledger: &Ledger) -> u64 {
         assert_eq!(events[*sequence as usize - 1].1, write_name(*task, *number), "an acknowledged event is another one now");
     }
     audit_tokens(&store, ledger.clone(), written);
+    drop(store);
+    // Waits until this process has let go of it.
+    drop(engine(directory, SMALLEST_JOURNAL));
     state.sequence()
 }
 

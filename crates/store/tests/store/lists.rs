@@ -43,8 +43,8 @@ fn any_filter() -> impl Strategy<Value = Filter> {
         of("tag-key", vec!["a", "b", "a*"]),
     ]
     .prop_map(|(name, values)| Filter { name, values: values.into_iter().map(str::to_owned).collect() });
-    let tag = ("[ab=]{1,2}", prop::collection::vec("[ab=*]{0,2}", 1..3))
-        .prop_map(|(key, values)| Filter { name: format!("tag:{key}"), values });
+    let tag =
+        ("[ab=]{1,2}", prop::collection::vec("[ab=*]{0,2}", 1..3)).prop_map(|(key, values)| Filter { name: format!("tag:{key}"), values });
     prop_oneof![3 => fixed, 1 => tag]
 }
 
@@ -152,4 +152,3 @@ async fn rows_by_id_are_in_order_and_a_missing_one_is_named() {
     assert_eq!(refusal.reason, "InvalidItem.NotFound");
     assert!(refusal.message.contains(&item(9).id.to_string()));
 }
-

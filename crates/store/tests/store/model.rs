@@ -172,9 +172,7 @@ fn decide(write: &Write, transaction: &mut Transaction<'_, Schema>) -> Result<Ou
     }
     if let Some((number, parameters)) = write.token {
         match created(write) {
-            Some(created) => {
-                transaction.remember_created("item", &item_key(created), &token_key(number), parameters.into(), answer(write))
-            }
+            Some(created) => transaction.remember_created("item", &item_key(created), &token_key(number), parameters.into(), answer(write)),
             None => transaction.remember(&token_key(number), parameters.into(), answer(write)),
         }
     }

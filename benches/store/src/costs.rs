@@ -66,8 +66,13 @@ async fn fill<T: Tables + gureum_store::Has<Resource>>(store: &Store<T>, indexes
     Ok(())
 }
 
+pub async fn run(folder: &Path) -> Result<(), Failure> {
+    puts().await?;
+    loads(folder).await
+}
+
 /// Time of `put` alone, one row for each write, every index entry changed or none.
-pub async fn puts() -> Result<(), Failure> {
+async fn puts() -> Result<(), Failure> {
     let store = Store::<Schema>::open(MemoryEngine, options())?;
     fill(&store, INDEX_NAMES.len(), 256).await?;
     println!("\nput of a row with 12 index entries, {ROWS} rows, one row for each write");
@@ -95,7 +100,7 @@ pub async fn puts() -> Result<(), Failure> {
 }
 
 /// Time to open, rows of 1 KB with three index entries.
-pub async fn loads(folder: &Path) -> Result<(), Failure> {
+async fn loads(folder: &Path) -> Result<(), Failure> {
     println!("\nopening {ROWS} rows of 1 KB with three index entries");
     for (what, smallest) in [("from a journal", u64::MAX), ("from a checkpoint", 1 << 20)] {
         let folder = tempfile::tempdir_in(folder)?;

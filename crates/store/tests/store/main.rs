@@ -6,6 +6,6 @@ mod faults;
 mod kill;
 mod lists;
 mod model;
-//mod opening;
+mod opening;
 mod size;
 mod support;

@@ -17,7 +17,7 @@ fn bytes_on_disk(directory: &Path) -> u64 {
 #[tokio::test]
 async fn many_overwrites_leave_less_than_three_times_the_live_data() {
     let folder = fast_folder();
-    let open = || Store::<Schema>::open(engine(folder.path(), 4 << 20), TestClock::default().options()).unwrap();
+    let open = || Store::<Schema>::open(engine(folder.path(), 2 << 20), TestClock::default().options()).unwrap();
     let store = open();
     let mut random = Random(7);
     let (live, mut most) = (ROWS * BODY as u64, 0);

@@ -124,6 +124,12 @@ impl<T: Tables> Service<T> {
         Ok(Peer::new(name, address, self.tls.as_ref())?)
     }
 
+    /// All peers whose names begin so, in the order of their names.
+    pub fn peers_like(&self, kind: &'static str) -> Result<Vec<Peer>, StartError> {
+        let like = self.peers.iter().filter(|(name, _)| name.starts_with(kind));
+        Ok(like.map(|(_, address)| Peer::new(kind, address, self.tls.as_ref())).collect::<Result<_, _>>()?)
+    }
+
     /// Runs background work until it ends or the service stops.
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let shutdown = self.shutdown.clone();

@@ -20,6 +20,10 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Between two looks at the services while they are not quiet, in real time.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
+/// Quiet looks in a row that count as quiet: what one service tells another is on its way for less than
+/// the time between the first and the last of them.
+const QUIET_LOOKS: u32 = 4;
+
 /// Quiet must come within this real time at each step, else something is stuck.
 const QUIET_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -60,14 +64,16 @@ impl ClockApi {
         }
     }
 
-    /// Waits until two looks in a row show no work and none begun in between; answers the next timer.
+    /// Waits until several looks in a row show no work and none begun in between; answers the next timer.
     async fn quiet(&self) -> Result<Option<Timestamp>, Error> {
         let patience = monotonic() + QUIET_PATIENCE;
+        let mut quiet_looks = 0;
         let mut before: Option<Look> = None;
         loop {
             let look = self.look().await?;
             let same = before.as_ref().is_some_and(|before| before.idle && before.followed && before.activity == look.activity);
-            if look.idle && look.followed && same {
+            quiet_looks = if look.idle && look.followed && same { quiet_looks + 1 } else { 0 };
+            if quiet_looks >= QUIET_LOOKS {
                 return Ok(look.next_timer);
             }
             if monotonic() > patience {

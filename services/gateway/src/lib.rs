@@ -78,7 +78,8 @@ pub async fn run(
     let clock = clock::ClockApi {
         clock: service.clock.clone(),
         setting: config.clock.setting.to_string(),
-        services: vec![security.clone(), network.clone(), compute.clone()],
+        // Nodes too: that is where instances' timers are.
+        services: [vec![security.clone(), network.clone(), compute.clone()], service.peers_like("node")?].concat(),
         store: service.store.clone(),
         advancing: tokio::sync::Mutex::default(),
     };

@@ -204,7 +204,10 @@ impl Builder<'_> {
             }
         }
         let gateway = GatewaySettings { door: self.plan.door, ..GatewaySettings::default() };
-        members.push(("gateway".to_owned(), Member::Gateway(self.config("gateway", &["security", "network", "compute"], gateway))));
+        // The gateway moves virtual time in every service, the nodes included.
+        let nodes: Vec<String> = members.iter().map(|(name, _)| name.clone()).filter(|name| name.starts_with("node")).collect();
+        let peers: Vec<&str> = ["security", "network", "compute"].into_iter().chain(nodes.iter().map(String::as_str)).collect();
+        members.push(("gateway".to_owned(), Member::Gateway(self.config("gateway", &peers, gateway))));
         members
     }
 

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 mod harness;
+mod image_journey;
 mod journeys;
 mod security_recovery;

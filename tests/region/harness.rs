@@ -109,10 +109,34 @@ impl Deployment {
         InterceptedService::new(peer.channel(), InScope { account: account.to_owned(), region: "us-east-1".to_owned() })
     }
 
+    /// SIGSTOP: the process keeps its connections and answers nobody.
+    pub fn pause(&self, name: &str) {
+        self.signal(name, "STOP");
+    }
+
+    /// SIGCONT, after a pause.
+    pub fn resume(&self, name: &str) {
+        self.signal(name, "CONT");
+    }
+
+    fn signal(&self, name: &str, signal: &str) {
+        let id = self.running[name].child.id().to_string();
+        assert!(Command::new("kill").args([format!("-{signal}"), id]).status().unwrap().success());
+    }
+
+    /// Where the gateway's door is.
+    pub fn address(&self) -> String {
+        self.running["gateway"].ready.trim_start_matches("ready ").to_owned()
+    }
+
+    /// A connection to the region's front door, without TLS.
+    pub fn channel(&self) -> Channel {
+        Endpoint::from_shared(format!("http://{}", self.address())).unwrap().connect_lazy()
+    }
+
     /// The region's front door, for an account. Only where a gateway runs.
     pub fn door(&self, account: &str) -> Door {
-        let address = self.running["gateway"].ready.trim_start_matches("ready ").to_owned();
-        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+        let channel = self.channel();
         Door { channel, scope: InScope { account: account.to_owned(), region: "us-east-1".to_owned() } }
     }
 

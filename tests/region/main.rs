@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
+mod door;
+mod dynamic;
 mod harness;
 mod journeys;
+mod refusals;
 mod security_recovery;
+mod traces;
+mod webhooks;

@@ -169,8 +169,21 @@ impl Deployment {
         }
     }
 
+    /// Where a service keeps its state.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Ends all services in order, and fails if any complained.
     pub fn finish(mut self) {
+        self.end();
+        let complaints = self.complaints.lock().unwrap();
+        let unexpected: Vec<_> = complaints.iter().filter(|line| !self.expected.iter().any(|text| line.contains(text))).collect();
+        assert!(unexpected.is_empty(), "services complained:\n{unexpected:#?}");
+    }
+
+    /// Ends all services in order; what they stored stays where it is.
+    pub fn end(&mut self) {
         let names = self.names();
         for name in names.iter().rev() {
             let running = self.running.get_mut(name).unwrap();
@@ -182,9 +195,6 @@ impl Deployment {
             }
             assert!(status.success(), "{name} ended with {status}");
         }
-        let complaints = self.complaints.lock().unwrap();
-        let unexpected: Vec<_> = complaints.iter().filter(|line| !self.expected.iter().any(|text| line.contains(text))).collect();
-        assert!(unexpected.is_empty(), "services complained:\n{unexpected:#?}");
     }
 }
 

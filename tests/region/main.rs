@@ -8,5 +8,6 @@ mod harness;
 mod journeys;
 mod refusals;
 mod security_recovery;
+mod stored_forms;
 mod traces;
 mod webhooks;

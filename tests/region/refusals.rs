@@ -25,6 +25,7 @@ struct World {
     group: String,
     allocation: String,
     other_group: String,
+    other_volume: String,
     other_vpc: String,
     other_instance: String,
     other_allocation: String,
@@ -60,6 +61,8 @@ impl World {
         let address = json!({ "client_token": "address" });
         let allocation = make(mine, "network.NetworkService/AllocateAddress", address.clone()).await;
         let other_allocation = make(other, "network.NetworkService/AllocateAddress", address).await;
+        let volume = json!({ "availability_zone": "us-east-1a", "size_gib": 1 });
+        let other_volume = make(other, "compute.ComputeService/CreateVolume", volume).await;
         let other_vpc = make(other, "network.NetworkService/DescribeVpcs", json!({})).await;
         let other_group = json!({ "group_name": "theirs", "description": "theirs" });
         let other_group = make(other, "security.SecurityService/CreateSecurityGroup", other_group).await;
@@ -72,6 +75,7 @@ impl World {
             group,
             allocation: text(&allocation["address"]["allocation_id"]),
             other_group: text(&other_group["security_group"]["group_id"]),
+            other_volume: text(&other_volume["volume"]["volume_id"]),
             other_vpc: text(&other_vpc["vpcs"][0]["vpc_id"]),
             other_instance: text(&other_instance["instances"][0]["instance_id"]),
             other_allocation: text(&other_allocation["address"]["allocation_id"]),
@@ -120,6 +124,21 @@ impl World {
                 json!({ "instance_id": self.instance, "instance_type": "t3.small" }),
             ),
             ("token used for other parameters", run, self.launch(json!({ "client_token": "launch", "max_count": 2 }))),
+            ("no size of a volume", "compute.ComputeService/CreateVolume", json!({ "availability_zone": "us-east-1a" })),
+            ("a volume of 0 GiB", "compute.ComputeService/CreateVolume", json!({ "availability_zone": "us-east-1a", "size_gib": 0 })),
+            (
+                "a volume that is too large",
+                "compute.ComputeService/CreateVolume",
+                json!({ "availability_zone": "us-east-1a", "size_gib": 99_999 }),
+            ),
+            (
+                "unknown snapshot",
+                "compute.ComputeService/CreateVolume",
+                json!({ "availability_zone": "us-east-1a", "snapshot_id": "snap-0123456789abcdef0" }),
+            ),
+            ("zone of no volume", "compute.ComputeService/CreateVolume", json!({ "availability_zone": "mars-1a", "size_gib": 1 })),
+            ("an image of nothing", "compute.ComputeService/CreateImage", json!({ "instance_id": "i-0123456789abcdef0", "name": "mine" })),
+            ("an image of the house", "compute.ComputeService/DeregisterImage", json!({ "image_id": self.image })),
             ("unknown template", run, self.launch(json!({ "launch_template": { "launch_template_id": "lt-0123456789abcdef0" } }))),
         ]
     }
@@ -179,6 +198,8 @@ impl World {
     fn of_others(&self) -> Vec<(&'static str, &'static str, Value)> {
         vec![
             ("another's group", "security.SecurityService/DeleteSecurityGroup", json!({ "group_id": self.other_group })),
+            ("another's volume", "compute.ComputeService/DeleteVolume", json!({ "volume_id": self.other_volume })),
+            ("a snapshot of another's volume", "compute.ComputeService/CreateSnapshot", json!({ "volume_id": self.other_volume })),
             ("another's VPC", "network.NetworkService/DeleteVpc", json!({ "vpc_id": self.other_vpc })),
             ("another's instance", "compute.ComputeService/TerminateInstances", json!({ "instance_ids": [self.other_instance] })),
             (
@@ -257,6 +278,7 @@ async fn everything(caller: &Caller) -> Value {
     for method in [
         "compute.ComputeService/DescribeInstances",
         "compute.ComputeService/DescribeLaunchTemplates",
+        "compute.ComputeService/DescribeVolumes",
         "security.SecurityService/DescribeSecurityGroups",
         "security.SecurityService/DescribeKeyPairs",
         "network.NetworkService/DescribeVpcs",

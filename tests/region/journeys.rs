@@ -22,21 +22,30 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A whole region, each service its own process, a node in each zone.
 pub fn region() -> Deployment {
+    region_with(&|_| Vec::new())
+}
+
+/// The same with more settings for the service of a name.
+pub fn region_with(more: &dyn Fn(&str) -> Vec<String>) -> Deployment {
     let mut region = Deployment::new();
+    let mut start = |name: &str, kind: &'static str, peers: &[&str], settings: &[&str]| {
+        let more = more(name);
+        region.start(name, kind, peers, &[settings, &more.iter().map(String::as_str).collect::<Vec<_>>()].concat());
+    };
+    start("security", "security", &[], &[]);
     // A slice of the loopback range of this test's own.
-    region.start("security", "security", &[], &[]);
-    region.start("network", "network", &["security"], &["settings.public_pool=[\"127.250.0.0/16\"]"]);
-    region.start("compute", "compute", &["security", "network"], &[]);
+    start("network", "network", &["security"], &["settings.public_pool=[\"127.250.0.0/16\"]"]);
+    start("compute", "compute", &["security", "network"], &[]);
     for zone in ["a", "b", "c"] {
         let (name, zone) = (format!("settings.name=node-{zone}"), format!("settings.zone={zone}"));
-        region.start(
+        start(
             name.trim_start_matches("settings.name="),
             "node",
             &["compute"],
             &[&name, &zone, "settings.vcpus=64", "settings.memory_mib=262144"],
         );
     }
-    region.start("gateway", "gateway", &["security", "network", "compute"], &["settings.door=127.0.0.1:0"]);
+    start("gateway", "gateway", &["security", "network", "compute"], &["settings.door=127.0.0.1:0"]);
     // Whoever is killed is missed by those who watch it.
     region.expect_complaint("registered");
     region

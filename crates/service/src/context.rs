@@ -17,7 +17,7 @@ use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
-use crate::{activity::Activity, clock::monotonic, error, metrics::CallMetrics, telemetry};
+use crate::{activity::Activity, bare, clock::monotonic, error, metrics::CallMetrics, telemetry};
 
 /// Metadata with the account: 12 digits.
 pub const ACCOUNT_HEADER: &str = "gureum-account";
@@ -198,7 +198,7 @@ where
         Ok(context) => context,
         Err(refusal) => return Ok(error::refused(&refusal).into_http()),
     };
-    let span = tracing::info_span!("call", service = layer.service, method = &*method, request_id = &*context.request_id, traceparent = &*context.traceparent, scope = %context.scope);
+    let span = tracing::info_span!("call", otel.name = &*method, otel.kind = "server", service = layer.service, method = &*method, request_id = &*context.request_id, traceparent = &*context.traceparent, scope = %context.scope);
     telemetry::continue_trace(&span, caller.as_deref());
     if let Some(traceparent) = telemetry::traceparent_of(&span) {
         context.traceparent = Arc::from(traceparent);
@@ -207,7 +207,7 @@ where
     let work = CURRENT.scope(context.clone(), inner.call(request));
     let guarded = AssertUnwindSafe(tokio::time::timeout_at(deadline.into(), work)).catch_unwind();
     let mut response = match guarded.instrument(span.clone()).await {
-        Ok(Ok(Ok(response))) => response,
+        Ok(Ok(Ok(response))) => bare::explain(&method, response),
         Ok(Ok(Err(never))) => match never {},
         Ok(Err(_elapsed)) => Status::deadline_exceeded("the deadline passed before there was an answer").into_http(),
         Err(_panic) => {

@@ -112,7 +112,7 @@ fn unavailable(reason: &str, text: &str) -> Status {
 /// says; a peer's fault is ours.
 fn from_peer(peer: &str, status: Status) -> Status {
     match status.code() {
-        Code::Unavailable | Code::Cancelled | Code::Unknown if status.get_details_error_info().is_none() => {
+        Code::Unavailable | Code::Cancelled | Code::Unknown | Code::DeadlineExceeded if status.get_details_error_info().is_none() => {
             unavailable("ServiceUnavailable", &format!("the {peer} service does not answer; try again"))
         }
         Code::Internal | Code::Unauthenticated | Code::DataLoss => internal(&format!("{peer}: {status}")),

@@ -14,6 +14,7 @@
 //! services, and many regions, can share one.
 
 pub mod activity;
+mod bare;
 pub mod clock;
 mod clock_service;
 pub mod config;

@@ -29,7 +29,7 @@ use crate::{
     clock_service::ClockApi,
     config::{Listen, ServiceConfig, TlsConfig},
     context::ContextLayer,
-    metrics::{CallMetrics, render},
+    metrics::{self, CallMetrics, render},
     peer::{Peer, PeerError, read},
     reconcile::{Reconcile, Waker},
 };
@@ -218,7 +218,7 @@ impl<T: Tables> Service<T> {
             activity: self.activity.clone(),
             sequence: self.store.sequence(),
         });
-        let page = get(move || async move { render(&registry) });
+        let page = get(move || async move { ([(http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], render(&registry)) });
         let routes =
             Routes::from(routes.add_service(health).add_service(reflection).add_service(clock).into_axum_router().route("/metrics", page));
         let mut server = Server::builder()

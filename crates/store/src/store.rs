@@ -70,7 +70,7 @@ impl<T: Tables> State<T> {
         self.outbox.scan("", Some(&sequence_key(sequence))).map(|row| &row.record)
     }
 
-    fn load(&mut self, change: &Change) -> Result<(), EngineError> {
+    pub(crate) fn load(&mut self, change: &Change) -> Result<(), EngineError> {
         let (key, value) = (change.key.as_str(), change.value.as_deref());
         match change.table.as_str() {
             OutboxEvent::TABLE => self.outbox.load(key, value),

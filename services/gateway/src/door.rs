@@ -22,7 +22,7 @@ use gureum_service::{
     clock::monotonic,
     context::{self, ACCOUNT_HEADER},
 };
-use http::{Request, Response, header::AUTHORIZATION};
+use http::{Method, Request, Response, StatusCode, header::AUTHORIZATION};
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::Service;
@@ -46,6 +46,11 @@ impl Door {
     pub fn new(settings: Settings, routes: BTreeMap<String, Peer>, network: Peer) -> Self {
         let limits = Limits::new(settings.calls_per_second, settings.calls_burst);
         Self { settings, limits, routes, network, born: Mutex::default() }
+    }
+
+    /// Which service answers for which package.
+    pub fn routes(&self) -> &BTreeMap<String, Peer> {
+        &self.routes
     }
 
     /// The caller's scope: from the access key where keys are demanded, else as claimed.
@@ -172,6 +177,7 @@ where
                 return inner.call(request).await;
             }
             match door.admit(request.headers()).await {
+                Err(status) if request.method() == Method::GET => Ok(as_page(&status)),
                 Err(status) => Ok(status.into_http()),
                 Ok(scope) => match context::current() {
                     Some(current) => context::with(context::RequestContext { scope, ..current }, inner.call(request)).await,
@@ -180,6 +186,17 @@ where
             }
         })
     }
+}
+
+/// A refusal for whoever asked for a page, such as the metrics, and knows nothing of gRPC.
+fn as_page(status: &Status) -> Response<Body> {
+    let mut page = Response::new(Body::new(axum::body::Body::from(format!("{}\n", status.message()))));
+    *page.status_mut() = match status.code() {
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::FORBIDDEN,
+    };
+    page
 }
 
 /// Hands a call to the service that its path names.

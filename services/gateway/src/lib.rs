@@ -16,10 +16,12 @@
 mod clock;
 mod door;
 mod filter;
+mod health;
 mod limits;
 mod log;
 pub mod settings;
 mod tagging;
+mod web;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
@@ -33,7 +35,7 @@ use gureum_proto::{
 };
 use gureum_service::{
     CancellationToken, Peer, Service, ServiceConfig, StartError,
-    metrics::{CallMetrics, render},
+    metrics::{self, CallMetrics, render},
 };
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -45,6 +47,7 @@ use tonic::{
 
 use crate::{
     door::{AdmitLayer, Door, Proxy},
+    health::Health,
     log::{Deliveries, Describer, Log, LogApi, Schema, Source, follow},
     settings::Settings,
 };
@@ -56,15 +59,16 @@ pub async fn run(
     ready: impl FnOnce(SocketAddr) + Send + 'static,
 ) -> Result<(), StartError> {
     let settings = config.settings.clone();
-    if let Some(fault) = settings.faults().into_iter().next() {
-        return Err(StartError::Setting { name: "settings", reason: fault });
+    let faults = settings.faults();
+    if !faults.is_empty() {
+        return Err(StartError::Setting { name: "settings", reason: faults.join("; ") });
     }
     let mut service = Service::<Schema>::open("gateway", &config, shutdown).await?;
     let (security, network, compute) = (service.peer("security")?, service.peer("network")?, service.peer("compute")?);
     let log = Log::new(service.store.clone());
     follow_all(&service, &security, &network, &compute)?;
     service.spawn(log.clone().announce());
-    let deliveries = Deliveries::new(service.store.clone(), service.clock.clone())
+    let deliveries = Deliveries::new(service.store.clone(), settings.webhooks.clone())
         .map_err(|error| StartError::Setting { name: "webhooks", reason: format!("the system's certificates cannot be read: {error}") })?;
     service.run_reconciler(Arc::new(deliveries.clone()), deliveries.waker());
     service.spawn(deliveries.clone().follow_log());
@@ -105,7 +109,7 @@ async fn open_door(
     let mut registry = Registry::default();
     let calls = CallMetrics::new(&mut registry);
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    follow_health(service, Health::new(reporter), door.routes()).await?;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(gureum_proto::PUBLIC_DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -113,7 +117,7 @@ async fn open_door(
         .map_err(StartError::Reflection)?;
     let own = own.add_service(health).add_service(reflection).into_axum_router();
     let registry = Arc::new(registry);
-    let page = axum::routing::get(move || async move { render(&registry) });
+    let page = axum::routing::get(move || async move { ([(http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], render(&registry)) });
     let router = own.route("/metrics", page).fallback_service(Proxy(door.clone()));
     let mut server = Server::builder().accept_http1(true).max_concurrent_streams(Some(MAX_STREAMS)).tcp_nodelay(true);
     if let Some(tls) = &settings.door_tls {
@@ -124,7 +128,7 @@ async fn open_door(
         server = server.tls_config(ServerTlsConfig::new().identity(identity)).map_err(StartError::Serve)?;
     }
     let served = server
-        .layer(tonic_web::GrpcWebLayer::new())
+        .layer(web::WebLayer::new(&settings.web_origins))
         .layer(service.context_layer(calls))
         .layer(AdmitLayer(door))
         .add_routes(Routes::from(router));
@@ -138,6 +142,25 @@ async fn open_door(
     });
     tracing::info!(%address, "the door is open");
     ready(address);
+    Ok(())
+}
+
+/// Tells callers how each service is, beginning with how it is now.
+async fn follow_health(
+    service: &Service<Schema>,
+    health: Result<Health, prost::DecodeError>,
+    routes: &BTreeMap<String, Peer>,
+) -> Result<(), StartError> {
+    let health = health.map_err(|error| StartError::Setting { name: "descriptors", reason: error.to_string() })?;
+    health.begin("gureum.gateway.v1", routes).await;
+    for (package, peer) in routes {
+        service.spawn(health.clone().follow(package.clone(), peer.clone()));
+    }
+    let shutdown = service.shutdown.clone();
+    service.tasks.spawn(async move {
+        shutdown.cancelled().await;
+        health.end().await;
+    });
     Ok(())
 }
 

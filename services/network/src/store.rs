@@ -422,3 +422,12 @@ fn tell(
         payload: proto::Event { metadata: None, resource: Some(resource) }.encode_to_vec(),
     });
 }
+
+#[cfg(test)]
+mod stored_forms {
+    #[test]
+    fn rows_of_every_kind_are_read_as_they_were_written() {
+        let faults = gureum_store::stored_forms::faults::<super::Schema>(include_str!("../tests/stored_forms.txt"));
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
+    }
+}

@@ -21,6 +21,7 @@ use crate::{
     network::Network,
     places::Places,
     security::Security,
+    setbacks::Setbacks,
     settings::Settings,
     store::{LaunchRow, NODE_INDEX, Schema, Tx, needs_work},
 };
@@ -54,6 +55,7 @@ pub struct Core {
     pub turns: Turns,
     pub in_flight: InFlight,
     pub consoles: Consoles,
+    pub setbacks: Setbacks,
 }
 
 impl Core {

@@ -236,6 +236,7 @@ impl Builder<'_> {
             telemetry: TelemetryConfig { log: self.plan.log.clone(), ..TelemetryConfig::default() },
             drain_timeout_ms: 3_000,
             max_message_bytes: 4 << 20,
+            faults: Vec::new(),
             settings,
         }
     }

@@ -16,40 +16,12 @@ use gureum_service::clock::monotonic;
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::harness::{Deployment, Door, READY_WITHIN, insist};
+use crate::{
+    harness::{Door, insist},
+    region::{kill_all, region},
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A whole region, each service its own process, a node in each zone.
-pub fn region() -> Deployment {
-    let mut region = Deployment::new();
-    // A slice of the loopback range of this test's own.
-    region.start("security", "security", &[], &[]);
-    region.start("network", "network", &["security"], &["settings.public_pool=[\"127.250.0.0/16\"]"]);
-    region.start("compute", "compute", &["security", "network"], &[]);
-    for zone in ["a", "b", "c"] {
-        let (name, zone) = (format!("settings.name=node-{zone}"), format!("settings.zone={zone}"));
-        region.start(
-            name.trim_start_matches("settings.name="),
-            "node",
-            &["compute"],
-            &[&name, &zone, "settings.vcpus=64", "settings.memory_mib=262144"],
-        );
-    }
-    region.start("gateway", "gateway", &["security", "network", "compute"], &["settings.door=127.0.0.1:0"]);
-    // Whoever is killed is missed by those who watch it.
-    region.expect_complaint("registered");
-    region
-}
-
-/// Kills every service in turn; each must be back in time.
-pub fn kill_all(region: &mut Deployment) {
-    for name in region.names() {
-        region.kill(&name);
-        let took = region.restart(&name);
-        assert!(took <= READY_WITHIN, "{name} needed {took:?}");
-    }
-}
 
 /// The instance once it is in this state.
 async fn wait_for(door: &Door, id: &str, state: InstanceState) -> Instance {

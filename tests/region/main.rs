@@ -2,6 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
+mod audit;
+mod audit_events;
 mod harness;
 mod journeys;
+mod lost_nodes;
+mod random_kills;
+mod region;
 mod security_recovery;
+mod steps;
+mod workload;

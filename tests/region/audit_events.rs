@@ -8,12 +8,15 @@ use gureum_proto::{
 };
 use prost_types::value::Kind;
 
-use crate::{audit::Account, harness::attempt, harness::until};
+use crate::{
+    audit::Account,
+    harness::{Door, attempt, until},
+};
 
 /// Everything that an account's log tells, up to now.
-async fn read(account: &Account) -> Result<Vec<CloudEvent>, String> {
+pub async fn read(door: &Door) -> Result<Vec<CloudEvent>, String> {
     let request = SubscribeRequest { after_place: Some(0), ..Default::default() };
-    let mut stream = attempt!(account.door, EventServiceClient, subscribe, request).map_err(|status| status.to_string())?;
+    let mut stream = attempt!(door, EventServiceClient, subscribe, request).map_err(|status| status.to_string())?;
     let mut events = Vec::new();
     loop {
         match stream.message().await.map_err(|status| status.to_string())?.and_then(|next| next.message) {
@@ -28,7 +31,7 @@ async fn read(account: &Account) -> Result<Vec<CloudEvent>, String> {
 /// all; what it tells twice or in the wrong order is never mended.
 pub async fn audit(account: &Account) -> usize {
     until("the log to tell all", async || {
-        let events = read(account).await?;
+        let events = read(&account.door).await?;
         each_once_and_in_order(&events);
         everything_is_told(account, &events)?;
         Ok(events.len())

@@ -80,6 +80,9 @@ const TABLE: &[Step] = &[
     step(Workflow::DetachInterface, "compute", "node", "ApplyInstances", Told::Instance),
     step(Workflow::MoveAddress, "compute", "network", "DescribeInstanceInterfaces", Told::Instance),
     step(Workflow::ChangeInstanceGroups, "compute", "network", "ModifyNetworkInterfaceAttribute", Told::Call),
+    step(Workflow::Launch, "node-a", "compute", "RegisterNode", Told::Nobody),
+    step(Workflow::Launch, "node-a", "compute", "NodeHeartbeat", Told::Nobody),
+    step(Workflow::Log, "gateway", "compute", "gureum.compute.v1.ComputePeerService/WatchAll", Told::Nobody),
     step(Workflow::Tag, "gateway", "network", "gureum.network.v1.NetworkService/CreateTags", Told::Call),
 ];
 
@@ -125,13 +128,15 @@ async fn each_step_failed_once_and_run_twice_reaches_its_intent() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_that_dies_after_a_step_goes_on_where_it_was() {
     let mut stage = Stage::new();
-    for step in TABLE.iter().filter(|step| !step.call.starts_with("Watch")) {
+    // A stream is no step that is done.
+    let calls = TABLE.iter().filter(|step| !step.call.contains("Watch"));
+    for step in calls.clone() {
         stage.dies_after_call(step).await;
     }
     for (workflow, by, event) in COMMITS {
         stage.dies_after_commit(*workflow, by, event).await;
     }
-    stage.finish("died after", TABLE.len() + COMMITS.len());
+    stage.finish("died after", calls.count() + COMMITS.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

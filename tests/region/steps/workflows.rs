@@ -27,6 +27,8 @@ pub enum Workflow {
     CreateVpc,
     DeleteVpc,
     Launch,
+    /// A launch that the event log tells of.
+    Log,
     /// A launch whose interfaces are made, and whose call learns of a fault instead.
     UndoneLaunch,
     Stop,
@@ -125,6 +127,7 @@ impl Workflow {
             | Self::CreateVpc
             | Self::DeleteVpc
             | Self::Launch
+            | Self::Log
             | Self::UndoneLaunch
             | Self::CreateInterface
             | Self::ChangeGroups
@@ -149,7 +152,9 @@ impl Workflow {
                 let request = DeleteVpcRequest { vpc_id: things.vpc.clone(), client_token: token("delete"), ..Default::default() };
                 attempt!(door, NetworkServiceClient, delete_vpc, request).map(drop)
             }
-            Self::Launch | Self::UndoneLaunch => attempt!(door, ComputeServiceClient, run_instances, launch_request(things)).map(drop),
+            Self::Launch | Self::Log | Self::UndoneLaunch => {
+                attempt!(door, ComputeServiceClient, run_instances, launch_request(things)).map(drop)
+            }
             Self::Stop => attempt!(door, ComputeServiceClient, stop_instances, stop_request(things)).map(drop),
             Self::Start => {
                 let request = StartInstancesRequest { instance_ids: ids(), client_token: token("start"), ..Default::default() };
@@ -235,6 +240,15 @@ impl Workflow {
                 same(("public address", &instance.public_ip_address), &public)?;
                 same(("private address", &instance.private_ip_address), &interface.private_ip_address)?;
                 if public.is_empty() { Err("no public address".into()) } else { Ok(()) }
+            }
+            Self::Log => {
+                let id = only_instance(door, InstanceState::Running).await?.instance_id;
+                let told = crate::audit_events::read(door).await?;
+                let kinds: Vec<&str> = told.iter().filter(|event| event.subject == id).map(|event| event.r#type.as_str()).collect();
+                let is_whole = kinds.len() > 1
+                    && kinds[0].ends_with("InstanceLaunched")
+                    && kinds.iter().any(|kind| kind.ends_with("InstanceStateChanged"));
+                if is_whole { Ok(()) } else { Err(format!("the log tells {kinds:?}")) }
             }
             Self::Reboot => settled(&only_instance(door, InstanceState::Running).await?),
             Self::Stop => {

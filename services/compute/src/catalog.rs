@@ -7,7 +7,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 
 use gureum_compute_domain::{
     block_device::{PlannedVolume, launch_volumes},
-    image::{Image, ImageSource, shipped},
+    image::{Image, ImageError, ImageSource, shipped},
     launch_spec::BlockDeviceSpec,
     marketplace,
     snapshot::Snapshot,
@@ -26,6 +26,11 @@ pub fn image<'a>(tables: &'a Schema, scope: &Scope, id: ImageId) -> Option<Cow<'
         None => Cow::Borrowed(&tables.images.find(ID_INDEX, &id.to_string()).next()?.record.0),
     };
     Some(found).filter(|image| image.visible_to(scope))
+}
+
+/// As [`image`], but refuses with `InvalidAMIID.NotFound`.
+pub fn get_image<'a>(tables: &'a Schema, scope: &Scope, id: ImageId) -> Result<Cow<'a, Image>, Refusal> {
+    image(tables, scope, id).ok_or_else(|| ImageError::NotFound { ids: vec![id] }.into())
 }
 
 /// A product in the image whose terms the caller has still to accept.
@@ -47,17 +52,42 @@ pub fn image_source(image: &Image) -> String {
     }
 }
 
+/// The snapshots that a call names, those that ship among them.
+pub struct Snapshots<'a> {
+    tables: &'a Schema,
+    viewer: &'a Scope,
+    ships: BTreeMap<SnapshotId, Snapshot>,
+}
+
+impl<'a> Snapshots<'a> {
+    /// Those with these ids, as far as `viewer` may use them.
+    pub fn named(tables: &'a Schema, viewer: &'a Scope, ids: impl IntoIterator<Item = SnapshotId>) -> Self {
+        let ships = |id: SnapshotId| Some((id, shipped::find_snapshot(id)?.snapshot(&viewer.region)));
+        Self { tables, viewer, ships: ids.into_iter().filter_map(ships).collect() }
+    }
+
+    /// Those that mappings name.
+    pub fn of_mappings(tables: &'a Schema, viewer: &'a Scope, specs: &[BlockDeviceSpec]) -> Self {
+        // One that is malformed is refused where the mapping is read.
+        Self::named(tables, viewer, specs.iter().filter_map(|spec| spec.snapshot_id.as_deref()?.parse().ok()))
+    }
+
+    /// A snapshot of which the viewer may make volumes.
+    pub fn find(&self, id: SnapshotId) -> Option<&Snapshot> {
+        self.find_any(id).filter(|snapshot| snapshot.visible_to(self.viewer))
+    }
+
+    fn find_any(&self, id: SnapshotId) -> Option<&Snapshot> {
+        self.ships.get(&id).or_else(|| Some(&self.tables.snapshots.find(ID_INDEX, &id.to_string()).next()?.record.0))
+    }
+}
+
 /// The volumes of a launch, root first. Errors: `InvalidBlockDeviceMapping` and its like, all at once.
 pub fn volumes(tables: &Schema, scope: &Scope, image: &Image, specs: &[BlockDeviceSpec]) -> Result<Vec<PlannedVolume>, Refusal> {
     let of_image: Vec<SnapshotId> = image.snapshots().collect();
     let named = specs.iter().filter_map(|spec| spec.snapshot_id.as_deref()?.parse::<SnapshotId>().ok());
-    let ships: BTreeMap<SnapshotId, Snapshot> =
-        of_image.iter().copied().chain(named).filter_map(|id| Some((id, shipped::find_snapshot(id)?.snapshot(&scope.region)))).collect();
-    let find = |id: SnapshotId| {
-        ships.get(&id).or_else(|| {
-            let found = &tables.snapshots.find(ID_INDEX, &id.to_string()).next()?.record.0;
-            (of_image.contains(&id) || found.visible_to(scope)).then_some(found)
-        })
-    };
+    let snapshots = Snapshots::named(tables, scope, of_image.iter().copied().chain(named));
+    // Whoever may launch an image may have what is in it.
+    let find = |id: SnapshotId| if of_image.contains(&id) { snapshots.find_any(id) } else { snapshots.find(id) };
     launch_volumes(&image.block_devices, &image.root_device_name, specs, scope, find, "spec.block_device_mappings")
 }

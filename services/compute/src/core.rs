@@ -20,6 +20,7 @@ use crate::{
     fleet::{Fleet, reach_of},
     network::Network,
     places::Places,
+    reconcile::due::DueKey,
     security::Security,
     setbacks::Setbacks,
     settings::Settings,
@@ -50,6 +51,8 @@ pub struct Core {
     pub instances: Waker<String>,
     /// Wakes the loop of launches, by their keys.
     pub launches: Waker<String>,
+    /// Wakes the loop of what time alone changes.
+    pub due: Waker<DueKey>,
     /// Wakes the loop that reads instances' interfaces anew, by the instances' keys.
     pub interfaces: Waker<String>,
     pub turns: Turns,

@@ -52,7 +52,7 @@ use crate::{
     core::Core,
     fleet::Fleet,
     places::Places,
-    reconcile::{follow, instances::Instances, interfaces, interfaces::Interfaces, launches::Launches, leases, wake},
+    reconcile::{due::Due, follow, instances::Instances, interfaces, interfaces::Interfaces, launches::Launches, leases, wake},
     settings::Settings,
     store::Schema,
 };
@@ -81,6 +81,7 @@ pub async fn run(
         activity: service.activity.clone(),
         instances: Waker::default(),
         launches: Waker::default(),
+        due: Waker::default(),
         interfaces: Waker::default(),
         turns: core::Turns::default(),
         in_flight: core::InFlight::default(),
@@ -105,6 +106,7 @@ fn start_loops(service: &Service<Schema>, core: &Arc<Core>) {
     service.spawn(wake::follow(core.clone(), seen));
     service.run_reconciler(Arc::new(Instances::new(core.clone())), core.instances.clone());
     service.run_reconciler(Arc::new(Launches(core.clone())), core.launches.clone());
+    service.run_reconciler(Arc::new(Due::new(core.clone())), core.due.clone());
     service.run_reconciler(Arc::new(Interfaces(core.clone())), core.interfaces.clone());
     service.spawn(interfaces::follow(core.clone()));
     service.spawn(leases::run(core.clone()));

@@ -3,28 +3,34 @@
 //! Rows are the domain's records as they are. Rebuilt on start, and never stored: the placement index
 //! ([`crate::places`]) and what is known of nodes beside their rows ([`crate::fleet`]).
 
-use std::{borrow::Cow, ops::Deref, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, ops::Deref};
 
 use gureum_compute_domain::{
     image::{self, Image},
     instance::{Instance, InstanceState},
     launch_intent::Launch,
     launch_template::{LaunchTemplate, LaunchTemplateVersion},
-    marketplace::{Acceptance, Listing},
+    marketplace::{Acceptance, Listing, ProductCode},
     node::Node,
     snapshot::{self, Snapshot},
-    volume::{self, Decision, Volume},
+    volume::{self, Volume},
 };
 use gureum_model::{
-    AccountId, Filterable, Scope, Tags, Timestamp,
-    id::{LaunchTemplateId, NodeId, ReservationId},
+    AccountId, Filterable, Region, Scope, Tags, Timestamp,
+    id::{ImageId, LaunchTemplateId, NodeId, ReservationId, SnapshotId},
 };
 use gureum_proto::compute::v1 as proto;
-use gureum_store::{EventDraft, Listed, Record, Row, Transaction};
+use gureum_store::{EventDraft, Listed, Record, Transaction};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
 use crate::{convert, places::Places};
+
+mod disks;
+mod images;
+
+pub use disks::{decide_snapshot, decide_volume, match_volumes, put_snapshot, put_volume, release_volumes, settle_volumes};
+pub use images::{decide_image, put_acceptance, put_image, put_listing, settle_image};
 
 gureum_store::schema! {
     /// Everything that compute keeps.
@@ -166,6 +172,10 @@ pub const ATTACHMENT_INDEX: &str = "attachment.instance-id";
 pub const DUE_INDEX: &str = "due";
 /// Images and snapshots of all accounts by id, because they can be shared; listings by product code.
 pub const ID_INDEX: &str = "id";
+/// Images and snapshots by those who see them beside their owner: see [`seen_by_all`] and [`seen_by`].
+pub const VISIBLE_INDEX: &str = "visible";
+/// Images of a scope by name, but for deregistered ones: a name is unique among them.
+pub const IMAGE_NAME_INDEX: &str = "image-name";
 /// Images by the snapshots that they hold.
 pub const SNAPSHOT_INDEX: &str = "snapshot";
 /// Launch templates of a scope by name.
@@ -208,16 +218,53 @@ pub fn due_value(time: Timestamp) -> String {
     format!("{:020}", time.as_micros())
 }
 
+/// The value in [`VISIBLE_INDEX`] of what every account of a region sees.
+pub fn seen_by_all(region: &Region) -> String {
+    format!("{region}/all")
+}
+
+/// The value in [`VISIBLE_INDEX`] of what is shared with an account.
+pub fn seen_by(viewer: &Scope) -> String {
+    format!("{}/{}", viewer.region, viewer.account)
+}
+
+fn index_visible(region: &Region, all: bool, accounts: &BTreeSet<AccountId>, add: &mut dyn FnMut(&'static str, String)) {
+    if all {
+        add(VISIBLE_INDEX, seen_by_all(region));
+    }
+    for account in accounts {
+        add(VISIBLE_INDEX, seen_by(&Scope { account: *account, region: region.clone() }));
+    }
+}
+
+impl SnapshotRow {
+    pub fn key_of(scope: &Scope, id: SnapshotId) -> String {
+        format!("{scope}/{id}")
+    }
+}
+
 impl Record for SnapshotRow {
     const TABLE: &'static str = "snapshot";
 
     fn key(&self) -> String {
-        format!("{}/{}", self.scope, self.id)
+        Self::key_of(&self.scope, self.id)
     }
 
     fn index(&self, add: &mut dyn FnMut(&'static str, String)) {
         add(ID_INDEX, self.id.to_string());
         index_due(snapshot::due(self), add);
+        index_visible(&self.scope.region, self.permissions.all, &self.permissions.accounts, add);
+    }
+}
+
+impl ImageRow {
+    pub fn key_of(scope: &Scope, id: ImageId) -> String {
+        format!("{scope}/{id}")
+    }
+
+    /// The value in [`IMAGE_NAME_INDEX`].
+    pub fn name_value(scope: &Scope, name: &str) -> String {
+        format!("{scope}/{name}")
     }
 }
 
@@ -225,13 +272,15 @@ impl Record for ImageRow {
     const TABLE: &'static str = "image";
 
     fn key(&self) -> String {
-        format!("{}/{}", self.scope, self.id)
+        Self::key_of(&self.scope, self.id)
     }
 
     fn index(&self, add: &mut dyn FnMut(&'static str, String)) {
         add(ID_INDEX, self.id.to_string());
         index_due(image::due(self), add);
+        index_visible(&self.scope.region, self.permissions.all || self.listed, &self.permissions.accounts, add);
         if self.holds_snapshots() {
+            add(IMAGE_NAME_INDEX, Self::name_value(&self.scope, &self.name));
             for snapshot in self.snapshots() {
                 add(SNAPSHOT_INDEX, snapshot.to_string());
             }
@@ -239,11 +288,17 @@ impl Record for ImageRow {
     }
 }
 
+impl ListingRow {
+    pub fn key_of(scope: &Scope, code: &ProductCode) -> String {
+        format!("{scope}/{code}")
+    }
+}
+
 impl Record for ListingRow {
     const TABLE: &'static str = "listing";
 
     fn key(&self) -> String {
-        format!("{}/{}", self.scope, self.product_code)
+        Self::key_of(&self.scope, &self.product_code)
     }
 
     fn index(&self, add: &mut dyn FnMut(&'static str, String)) {
@@ -417,69 +472,4 @@ pub fn put_node(tx: &mut Tx<'_>, places: &Places, kind: &'static str, node: Node
     let resource = proto::event::Resource::Node(convert::node::node(&node, available));
     emit(tx, Told::new(kind), Scope::default(), node.id.to_string(), false, resource);
     tx.put(NodeRow(node));
-}
-
-/// Writes a volume and tells of it.
-pub fn put_volume(tx: &mut Tx<'_>, kind: &'static str, it: Volume) {
-    let resource = proto::event::Resource::Volume(convert::volume::shown(&it));
-    emit(tx, Told::new(kind), it.scope.clone(), it.id.to_string(), false, resource);
-    tx.put(VolumeRow(it));
-}
-
-/// Volumes that were on their way to or from an instance have arrived, once its node has taken the
-/// instance's record over, or it does not run.
-pub fn settle_volumes(tx: &mut Tx<'_>, it: &Instance) {
-    let settled = match it.state {
-        InstanceState::Running { .. } => it.observed.generation == it.generation,
-        InstanceState::Stopped { .. } => true,
-        InstanceState::Pending { .. } | InstanceState::Stopping { .. } => false,
-        InstanceState::ShuttingDown { .. } | InstanceState::Terminated { .. } => false,
-    };
-    if !settled {
-        return;
-    }
-    let now = tx.now();
-    for row in volumes_of(tx, it) {
-        let wanted = it.volumes.iter().any(|attached| attached.volume_id == row.id);
-        let decision = if wanted { volume::attach::attached(&row, it.id) } else { volume::attach::detached(&row, it.id, now) };
-        decide_volume(tx, "VolumeStateChanged", &row, decision);
-    }
-}
-
-/// The volumes' records say the same as the instance's of whether they go with it.
-pub fn match_volumes(tx: &mut Tx<'_>, it: &Instance) {
-    for row in volumes_of(tx, it) {
-        let Some(attached) = it.volumes.iter().find(|attached| attached.volume_id == row.id) else { continue };
-        let decision = volume::attach::set_delete_on_termination(&row, it.id, attached.delete_on_termination);
-        decide_volume(tx, "VolumeChanged", &row, decision);
-    }
-}
-
-/// What the end of an instance does to its volumes.
-pub fn release_volumes(tx: &mut Tx<'_>, it: &Instance) {
-    let now = tx.now();
-    for row in volumes_of(tx, it) {
-        let decision = volume::attach::terminated(&row, it.id, now);
-        decide_volume(tx, "VolumeStateChanged", &row, decision);
-    }
-}
-
-fn volumes_of(tables: &Schema, it: &Instance) -> Vec<Arc<Row<VolumeRow>>> {
-    tables.volumes.find(ATTACHMENT_INDEX, &format!("{}/{}", it.scope, it.id)).cloned().collect()
-}
-
-/// Writes what a decision on a volume came to, if it changes it, and tells of it.
-pub fn decide_volume(tx: &mut Tx<'_>, kind: &'static str, it: &Volume, decision: Decision<Volume>) {
-    match decision {
-        Decision::Unchanged => {}
-        Decision::Change(next) => put_volume(tx, kind, next),
-        Decision::Remove => remove_volume(tx, it),
-    }
-}
-
-/// Removes a deleted volume's record and tells of it.
-pub fn remove_volume(tx: &mut Tx<'_>, it: &Volume) {
-    tx.delete::<VolumeRow>(&VolumeRow::list_key(&it.scope, it.id));
-    let resource = proto::event::Resource::Volume(convert::volume::shown(it));
-    emit(tx, Told::new("VolumeForgotten"), it.scope.clone(), it.id.to_string(), true, resource);
 }

@@ -300,7 +300,7 @@ pub fn due(it: &Image) -> Option<Timestamp> {
 }
 
 /// Only the owner may change it; who does not see it does not learn that it exists.
-pub(crate) fn check_owner(it: &Image, caller: &Scope) -> Result<(), ImageError> {
+pub fn check_owner(it: &Image, caller: &Scope) -> Result<(), ImageError> {
     let shipped = matches!(it.source, ImageSource::Shipped { .. });
     match (it.scope == *caller && !shipped, it.visible_to(caller)) {
         (true, _) => {}

@@ -562,6 +562,8 @@ pub enum InstanceError {
     NotFound { id: InstanceId },
     #[error("the instance '{id}' is {state}, a state from which it can not be {verb}")]
     State { id: InstanceId, state: StateName, verb: &'static str },
+    #[error("the instance '{id}' does not have a volume attached at root ({device}); attach one first")]
+    NoRoot { id: InstanceId, device: String },
     #[error("the instance '{id}' cannot be stopped as it has never reached the 'running' state; wait until it runs, or terminate it")]
     NeverRan { id: InstanceId },
     #[error("the instance '{id}' is {state}, not in the 'stopped' state; stop it first")]
@@ -589,9 +591,10 @@ impl From<InstanceError> for Refusal {
         let text = error.to_string();
         match error {
             InstanceError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidInstanceID.NotFound", text),
-            InstanceError::State { .. } | InstanceError::NeverRan { .. } | InstanceError::NotStopped { .. } => {
-                Self::wrong_state("IncorrectInstanceState", text)
-            }
+            InstanceError::State { .. }
+            | InstanceError::NoRoot { .. }
+            | InstanceError::NeverRan { .. }
+            | InstanceError::NotStopped { .. } => Self::wrong_state("IncorrectInstanceState", text),
             InstanceError::TerminationProtected { .. } | InstanceError::StopProtected { .. } => {
                 Self::wrong_state("OperationNotPermitted", text)
             }

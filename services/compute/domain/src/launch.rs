@@ -15,6 +15,7 @@ use crate::{
     instance::{CpuCredits, ShutdownBehavior, Tenancy},
     launch_spec::{InterfaceSpec, LaunchSpec, TagSpecification, TenancySpec},
     metadata_options::{MetadataOptions, MetadataOptionsSpec},
+    tag_specification,
     user_data::UserData,
 };
 
@@ -200,30 +201,9 @@ fn positive(field: &str, value: Option<i32>, violations: &mut Violations) -> Opt
 }
 
 fn tags(specifications: &[TagSpecification], violations: &mut Violations) -> LaunchTags {
-    let mut tags = LaunchTags::default();
-    let mut seen: Vec<&str> = Vec::new();
-    for (place, specification) in specifications.iter().enumerate() {
-        let field = format!("spec.tag_specifications[{place}]");
-        let kind = specification.resource_type.as_str();
-        if seen.contains(&kind) {
-            violations.add(format!("{field}.resource_type"), format!("tags for \"{kind}\" are given twice; give them in one list"));
-        }
-        seen.push(kind);
-        let given = violations.check("", Tags::from_user(&format!("{field}.tags"), specification.tags.iter().cloned()));
-        let given = given.unwrap_or_default();
-        match kind {
-            "instance" => tags.instance = given,
-            "volume" => tags.volume = given,
-            "network-interface" => tags.network_interface = given,
-            other => violations.add(
-                format!("{field}.resource_type"),
-                format!(
-                    "'{other}' is not a valid taggable resource type for this operation: expected instance, volume or network-interface"
-                ),
-            ),
-        }
-    }
-    tags
+    let kinds = ["instance", "volume", "network-interface"];
+    let [instance, volume, network_interface] = tag_specification::read(specifications, "spec.tag_specifications", kinds, violations);
+    LaunchTags { instance, volume, network_interface }
 }
 
 fn interfaces(spec: &LaunchSpec, max_count: usize, violations: &mut Violations) -> Vec<WantedInterface> {

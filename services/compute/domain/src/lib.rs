@@ -33,6 +33,7 @@ pub mod snapshot;
 pub mod start;
 pub mod status_check;
 pub mod stop;
+pub mod tag_specification;
 pub mod terminate;
 pub mod user_data;
 pub mod volume;

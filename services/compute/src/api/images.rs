@@ -10,7 +10,7 @@ use gureum_service::{Error, scope, wire};
 use crate::{
     convert::image::shown,
     core::Core,
-    store::{ID_INDEX, Schema},
+    store::{ID_INDEX, Schema, VISIBLE_INDEX, seen_by, seen_by_all},
 };
 
 /// Every image that the caller may see, in ascending order of the id.
@@ -28,7 +28,7 @@ pub async fn describe_images(core: &Arc<Core>, request: proto::DescribeImagesReq
     query.check_ids(&scope, find).map_err(Refusal::from)?;
     let page = PageRequest::new(request.page_size, &request.page_token, &("images", &scope, &filters, &query))?;
     let admitted = |image: &&Image| query.admits(image, &scope, now) && filters.pass(image.seen_by(scope.account).as_ref());
-    let mut images: Vec<&Image> = candidates(&state, &scope, &ships).into_iter().filter(admitted).collect();
+    let mut images: Vec<&Image> = visible(&state, &scope, &ships).into_iter().filter(admitted).collect();
     images.sort_by_key(|image| image.id);
     images.dedup_by_key(|image| image.id);
     let rest = images.into_iter().filter(|image| page.after.as_ref().is_none_or(|after| image.id.to_string() > *after));
@@ -39,16 +39,10 @@ pub async fn describe_images(core: &Arc<Core>, request: proto::DescribeImagesReq
     })
 }
 
-/// What ships, and what accounts made in this region; who may see it is the query's to say.
-fn candidates<'a>(tables: &'a Schema, scope: &Scope, ships: &'a [Image]) -> Vec<&'a Image> {
-    let made = tables.images.iter().map(|row| &row.record.0).filter(|image| image.scope.region == scope.region);
-    ships.iter().chain(made).collect()
-}
-
-not_offered! {
-    create_image(CreateImageRequest) -> CreateImageResponse;
-    register_image(RegisterImageRequest) -> RegisterImageResponse;
-    deregister_image(DeregisterImageRequest) -> DeregisterImageResponse;
-    describe_image_attribute(DescribeImageAttributeRequest) -> DescribeImageAttributeResponse;
-    modify_image_attribute(ModifyImageAttributeRequest) -> ModifyImageAttributeResponse;
+/// One's own, those of others that one may launch, and those that ship; the query says which of them are wanted.
+fn visible<'a>(tables: &'a Schema, scope: &Scope, ships: &'a [Image]) -> Vec<&'a Image> {
+    let own = tables.images.scan(&format!("{scope}/"), None);
+    let public = tables.images.find(VISIBLE_INDEX, &seen_by_all(&scope.region));
+    let shared = tables.images.find(VISIBLE_INDEX, &seen_by(scope));
+    ships.iter().chain(own.chain(public).chain(shared).map(|row| &row.record.0)).collect()
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use gureum_compute_domain::{
     block_device::PlannedVolume,
+    image::Image,
     instance::{Instance, InstanceError, StateName},
     instance_type,
     launch::{self, Wanted},
@@ -38,7 +39,7 @@ use crate::{
     catalog, convert,
     core::Core,
     network::{Resolved, Seen},
-    store::{INSTANCE_STATE_INDEX, InstanceRow, LaunchRow, Schema, put_instance, put_volume},
+    store::{ID_INDEX, INSTANCE_STATE_INDEX, InstanceRow, LaunchRow, Schema, put_image, put_instance, put_volume},
 };
 
 /// Launches instances, whether or not the caller waits for them.
@@ -238,6 +239,7 @@ async fn conclude(
         let recorded = tx.launches.get(&key).cloned().ok_or_else(undone)?;
         let instances = finish(&recorded, |id| seen.interfaces.get(&id).cloned()).ok_or_else(undone)?;
         tx.delete::<LaunchRow>(&key);
+        note_launched(tx, &instances);
         let answer = proto::RunInstancesResponse {
             reservation_id: recorded.reservation_id.to_string(),
             instances: instances.iter().map(convert::instance::told).collect(),
@@ -249,6 +251,14 @@ async fn conclude(
         Ok(Answer::created::<InstanceRow>(answer, first))
     });
     concluded.await
+}
+
+/// An account's image knows when it was last launched; what ships is in no store.
+fn note_launched(tx: &mut crate::store::Tx<'_>, instances: &[Instance]) {
+    let Some(id) = instances.first().map(|it| it.image_id) else { return };
+    let now = tx.now();
+    let Some(row) = tx.images.find(ID_INDEX, &id.to_string()).next().cloned() else { return };
+    put_image(tx, "ImageChanged", Image { last_launched: Some(now), ..row.record.0.clone() });
 }
 
 fn put_volumes(tx: &mut crate::store::Tx<'_>, it: &Instance, prepared: &Prepared, ids: &NewIds) {

@@ -2,21 +2,14 @@
 //!
 //! A handler has five steps: scope → parse (all violations) → decide → commit → convert.
 
-/// Calls that are in the contract and not built: they say so, as EC2 does of a call it does not know.
-macro_rules! not_offered {
-    ($($name:ident($request:ident) -> $response:ident;)*) => {$(
-        pub async fn $name(_: &Arc<Core>, _: proto::$request) -> Result<proto::$response, Error> {
-            let text = concat!(stringify!($request), " cannot be answered: this call is not offered yet");
-            Err(gureum_model::Refusal::new(gureum_model::RefusalKind::Unsupported, "InvalidAction", text).into())
-        }
-    )*};
-}
 mod account;
 mod attributes;
 mod console;
+mod image_attributes;
 mod images;
 mod instances;
 mod launch;
+mod make_images;
 mod marketplace;
 mod nodes;
 mod snapshots;
@@ -29,6 +22,7 @@ mod watch;
 
 use std::sync::Arc;
 
+use gureum_model::{Refusal, RefusalKind};
 use gureum_proto::compute::v1 as proto;
 use gureum_proto::compute::v1::{compute_peer_service_server::ComputePeerService, compute_service_server::ComputeService};
 use gureum_service::watch::WatchStream;
@@ -78,11 +72,11 @@ delegate! { ComputeService, WatchStream of WatchResponse by watch(WatchRequest) 
     describe_instance_types(DescribeInstanceTypesRequest) -> DescribeInstanceTypesResponse in types;
     describe_instance_type_offerings(DescribeInstanceTypeOfferingsRequest) -> DescribeInstanceTypeOfferingsResponse in types;
     describe_images(DescribeImagesRequest) -> DescribeImagesResponse in images;
-    create_image(CreateImageRequest) -> CreateImageResponse in images;
-    register_image(RegisterImageRequest) -> RegisterImageResponse in images;
-    deregister_image(DeregisterImageRequest) -> DeregisterImageResponse in images;
-    describe_image_attribute(DescribeImageAttributeRequest) -> DescribeImageAttributeResponse in images;
-    modify_image_attribute(ModifyImageAttributeRequest) -> ModifyImageAttributeResponse in images;
+    create_image(CreateImageRequest) -> CreateImageResponse in make_images;
+    register_image(RegisterImageRequest) -> RegisterImageResponse in make_images;
+    deregister_image(DeregisterImageRequest) -> DeregisterImageResponse in make_images;
+    describe_image_attribute(DescribeImageAttributeRequest) -> DescribeImageAttributeResponse in image_attributes;
+    modify_image_attribute(ModifyImageAttributeRequest) -> ModifyImageAttributeResponse in image_attributes;
     describe_marketplace_listings(DescribeMarketplaceListingsRequest) -> DescribeMarketplaceListingsResponse in marketplace;
     create_marketplace_listing(CreateMarketplaceListingRequest) -> CreateMarketplaceListingResponse in marketplace;
     accept_marketplace_terms(AcceptMarketplaceTermsRequest) -> AcceptMarketplaceTermsResponse in marketplace;
@@ -114,3 +108,18 @@ delegate! { ComputePeerService, WatchAllStream of WatchAllResponse by watch_all(
     describe_nodes(DescribeNodesRequest) -> DescribeNodesResponse in nodes;
     declare_node_dead(DeclareNodeDeadRequest) -> DeclareNodeDeadResponse in nodes;
 } }
+
+/// Both, or what is wrong with either: what is malformed before what only does not fit.
+fn both<A, B>(one: Result<A, Refusal>, other: Result<B, Refusal>) -> Result<(A, B), Refusal> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (Err(refusal), Ok(_)) | (Ok(_), Err(refusal)) => Err(refusal),
+        (Err(one), Err(other)) => {
+            let (first, second) =
+                if one.kind != RefusalKind::Invalid && other.kind == RefusalKind::Invalid { (other, one) } else { (one, other) };
+            let message = format!("{}; {}", first.message, second.message);
+            let violations = first.violations.into_iter().chain(second.violations).collect();
+            Err(Refusal { message, violations, ..first })
+        }
+    }
+}

@@ -3,32 +3,39 @@
 use std::{borrow::Cow, sync::Arc};
 
 use gureum_compute_domain::{
+    image::{Image, ImageError},
     instance::{Decision, InstanceError},
     launch_template::{LaunchTemplate, LaunchTemplateError},
     modify,
+    snapshot::{Snapshot, SnapshotError},
     volume::{Volume, VolumeError},
 };
 use gureum_model::{
     Filterable, Filters, PageRequest, Refusal, Scope, Tags, Timestamp,
-    id::{InstanceId, LaunchTemplateId, ResourceId, VolumeId},
+    id::{ImageId, InstanceId, LaunchTemplateId, ResourceId, SnapshotId, VolumeId},
     refusal::Violations,
 };
 use gureum_proto::{common::v1::TagDescription, compute::v1 as proto};
 use gureum_service::{Error, mutate, scope, wire};
-use gureum_store::{Listed, Table};
+use gureum_store::{Listed, Record, Table};
 
 use super::instances::find;
 use crate::{
     core::Core,
     places::Places,
-    store::{InstanceRow, LaunchTemplateRow, Schema, Tx, VolumeRow, put_instance, put_template, put_volume},
+    store::{
+        ImageRow, InstanceRow, LaunchTemplateRow, Schema, SnapshotRow, Tx, VolumeRow, put_image, put_instance, put_snapshot, put_template,
+        put_volume,
+    },
 };
 
 /// A resource that carries tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Taggable {
+    Image(ImageId),
     Instance(InstanceId),
     LaunchTemplate(LaunchTemplateId),
+    Snapshot(SnapshotId),
     Volume(VolumeId),
 }
 
@@ -42,6 +49,10 @@ impl Taggable {
             Ok(Self::LaunchTemplate(text.parse()?))
         } else if is(VolumeId::PREFIX) {
             Ok(Self::Volume(text.parse()?))
+        } else if is(ImageId::PREFIX) {
+            Ok(Self::Image(text.parse()?))
+        } else if is(SnapshotId::PREFIX) {
+            Ok(Self::Snapshot(text.parse()?))
         } else {
             let words = format!("the ID '{text}' is not valid: it is of no resource of compute that carries tags");
             Err(Refusal::invalid_as("InvalidID", "resource_ids", words))
@@ -51,6 +62,14 @@ impl Taggable {
     /// The tags that it has. Errors: it does not exist.
     fn tags<'a>(&self, tables: &'a Schema, scope: &Scope, now: Timestamp) -> Result<&'a Tags, Refusal> {
         match *self {
+            Self::Image(id) => {
+                let row = tables.images.get(&ImageRow::key_of(scope, id)).filter(|row| row.holds_snapshots());
+                Ok(&row.ok_or(ImageError::NotFound { ids: vec![id] })?.record.0.tags)
+            }
+            Self::Snapshot(id) => {
+                let row = tables.snapshots.get(&SnapshotRow::key_of(scope, id));
+                Ok(&row.ok_or(SnapshotError::NotFound { id })?.record.0.tags)
+            }
             Self::Instance(id) => {
                 let it = find(tables, scope, id, now).ok_or(InstanceError::NotFound { id })?;
                 Ok(&it.tags)
@@ -69,6 +88,18 @@ impl Taggable {
     /// Gives it other tags. It exists.
     fn set(&self, tx: &mut Tx<'_>, places: &Places, scope: &Scope, tags: Tags) {
         match *self {
+            Self::Image(id) => {
+                let row = tx.images.get(&ImageRow::key_of(scope, id)).cloned();
+                if let Some(row) = row.filter(|row| row.tags != tags) {
+                    put_image(tx, "ImageChanged", Image { tags, ..row.record.0.clone() });
+                }
+            }
+            Self::Snapshot(id) => {
+                let row = tx.snapshots.get(&SnapshotRow::key_of(scope, id)).cloned();
+                if let Some(row) = row.filter(|row| row.tags != tags) {
+                    put_snapshot(tx, "SnapshotChanged", Snapshot { tags, ..row.record.0.clone() });
+                }
+            }
             Self::Instance(id) => {
                 let row = tx.instances.get(&InstanceRow::list_key(scope, id)).cloned();
                 if let Some(Decision::Change(next)) = row.map(|row| modify::tags(&row, tags)) {
@@ -182,9 +213,11 @@ pub async fn describe_tags(core: &Arc<Core>, request: proto::DescribeTagsRequest
     let page = PageRequest::new(request.page_size, &request.page_token, &("tags", &scope, &filters))?;
     let mut gathered = Gathered { prefix: format!("{scope}/"), filters: &filters, page: &page, tags: Vec::new() };
     // The kinds in the order of their ids' prefixes.
-    gathered.take("instance", &state.instances, |row| row.visible(now));
-    gathered.take("launch-template", &state.launch_templates, |_| true);
-    gathered.take("volume", &state.volumes, |row| row.visible());
+    gathered.take("image", &state.images, |row| row.holds_snapshots(), |row| &row.tags);
+    gathered.take("instance", &state.instances, |row| row.visible(now), |row| &row.tags);
+    gathered.take("launch-template", &state.launch_templates, |_| true, |row| &row.tags);
+    gathered.take("snapshot", &state.snapshots, |_| true, |row| &row.tags);
+    gathered.take("volume", &state.volumes, |row| row.visible(), |row| &row.tags);
     let (tags, next_page_token) = page.cut(gathered.tags, TagOf::place);
     let shown = |tag: TagOf| TagDescription {
         resource_id: tag.resource_id,
@@ -209,13 +242,13 @@ impl Gathered<'_> {
     }
 
     /// Takes the tags of one kind of resource.
-    fn take<R: Listed>(&mut self, kind: &'static str, table: &Table<R>, visible: impl Fn(&R) -> bool) {
+    fn take<R: Record>(&mut self, kind: &'static str, table: &Table<R>, visible: impl Fn(&R) -> bool, tags: impl Fn(&R) -> &Tags) {
         if let Some(ids) = self.filters.exact("resource-id") {
             let mut ids: Vec<&String> = ids.iter().collect();
             ids.sort();
             for id in ids {
                 if let Some(row) = table.get(&format!("{}{id}", self.prefix)).filter(|row| visible(&row.record)) {
-                    self.add(kind, &row.record);
+                    self.add(kind, &row.record.key(), tags(&row.record));
                 }
             }
             return;
@@ -228,14 +261,13 @@ impl Gathered<'_> {
             if self.is_full() {
                 return;
             }
-            self.add(kind, &row.record);
+            self.add(kind, &row.record.key(), tags(&row.record));
         }
     }
 
-    fn add<R: Listed>(&mut self, resource_type: &'static str, record: &R) {
-        let key = record.key();
-        let resource_id = key.strip_prefix(&self.prefix).unwrap_or(&key);
-        for (key, value) in record.filter_tags().into_iter().flat_map(|tags| &tags.0) {
+    fn add(&mut self, resource_type: &'static str, key: &str, tags: &Tags) {
+        let resource_id = key.strip_prefix(&self.prefix).unwrap_or(key);
+        for (key, value) in &tags.0 {
             let tag = TagOf { resource_id: resource_id.to_owned(), resource_type, key: key.clone(), value: value.clone() };
             let later = self.page.after.as_ref().is_none_or(|after| tag.place() > *after);
             if later && self.filters.pass(&tag) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use gureum_model::Scope;
+use gureum_model::{Scope, Timestamp};
 use gureum_proto::compute::v1::{self as proto, event::Resource, watch_response::Message};
 use gureum_service::watch::{SnapshotItem, WatchStream, watch as follow};
 use gureum_store::State;
@@ -15,14 +15,17 @@ use crate::{convert, core::Core, store::Schema};
 pub fn watch(core: &Arc<Core>, request: proto::WatchRequest) -> Result<WatchStream<proto::WatchResponse>, Status> {
     let scope = gureum_service::scope();
     let of_scope = scope.clone();
-    let snapshot = move |state: &State<Schema>| snapshot(state, Some(&of_scope));
+    let clock = core.clock.clone();
+    let snapshot = move |state: &State<Schema>| snapshot(state, Some(&of_scope), clock.now());
     let stream = follow(core.store.clone(), Some(scope), request.after_sequence, snapshot, core.shutdown.clone())?;
     Ok(Box::pin(stream.map(|message: Result<proto::WatchResponse, Status>| message.map(without_node))))
 }
 
 /// Follows all scopes.
 pub fn watch_all(core: &Arc<Core>, request: proto::WatchAllRequest) -> Result<WatchStream<proto::WatchAllResponse>, Status> {
-    follow(core.store.clone(), None, request.after_sequence, |state: &State<Schema>| snapshot(state, None), core.shutdown.clone())
+    let clock = core.clock.clone();
+    let snapshot = move |state: &State<Schema>| snapshot(state, None, clock.now());
+    follow(core.store.clone(), None, request.after_sequence, snapshot, core.shutdown.clone())
 }
 
 /// In place of a node's event, how far the stream has come.
@@ -42,7 +45,7 @@ fn item(kind: &'static str, scope: &Scope, resource_id: String, resource: Resour
 }
 
 /// Every resource as it is now.
-fn snapshot(state: &State<Schema>, scope: Option<&Scope>) -> Vec<SnapshotItem<proto::Event>> {
+fn snapshot(state: &State<Schema>, scope: Option<&Scope>, now: Timestamp) -> Vec<SnapshotItem<proto::Event>> {
     let prefix = scope.map(|scope| format!("{scope}/")).unwrap_or_default();
     let mut items = Vec::new();
     for row in state.instances.scan(&prefix, None) {
@@ -60,6 +63,17 @@ fn snapshot(state: &State<Schema>, scope: Option<&Scope>) -> Vec<SnapshotItem<pr
     }
     for row in state.volumes.scan(&prefix, None) {
         items.push(item("VolumeState", &row.scope, row.id.to_string(), Resource::Volume(convert::volume::shown(row))));
+    }
+    for row in state.snapshots.scan(&prefix, None) {
+        let resource = Resource::Snapshot(convert::snapshot::shown(row, now));
+        items.push(item("SnapshotState", &row.scope, row.id.to_string(), resource));
+    }
+    for row in state.images.scan(&prefix, None) {
+        items.push(item("ImageState", &row.scope, row.id.to_string(), Resource::Image(convert::image::shown(row))));
+    }
+    for row in state.listings.scan(&prefix, None) {
+        let resource = Resource::MarketplaceListing(convert::listing::shown(row, true));
+        items.push(item("MarketplaceListingState", &row.scope, row.product_code.to_string(), resource));
     }
     if scope.is_none() {
         for row in state.nodes.iter() {

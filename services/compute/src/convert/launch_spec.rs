@@ -112,7 +112,7 @@ pub fn block_device(mapping: proto::BlockDeviceMapping) -> BlockDeviceSpec {
     }
 }
 
-fn tag_specification(specification: proto::TagSpecification) -> TagSpecification {
+pub fn tag_specification(specification: proto::TagSpecification) -> TagSpecification {
     TagSpecification {
         resource_type: specification.resource_type,
         tags: specification.tags.into_iter().map(|tag| (tag.key, tag.value)).collect(),

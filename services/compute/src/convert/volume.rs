@@ -1,10 +1,10 @@
 //! Volumes as users see them.
 
-use gureum_compute_domain::volume::{Attachment, AttachmentState, Volume, VolumeState};
+use gureum_compute_domain::volume::{Attachment, AttachmentState, Volume, VolumeState, VolumeType};
 use gureum_proto::compute::v1 as proto;
 use gureum_service::wire;
 
-use super::launch_spec::read_volume_type;
+use super::launch_spec::{read_volume_type, volume_type};
 
 pub fn shown(it: &Volume) -> proto::Volume {
     proto::Volume {
@@ -57,6 +57,16 @@ pub fn attachment(it: &Volume, held: &Attachment) -> proto::VolumeAttachment {
         attach_time: Some(wire::timestamp(held.attach_time)),
         delete_on_termination: held.delete_on_termination,
     }
+}
+
+/// An attachment that there is no more, as it was.
+pub fn detached(it: &Volume, held: &Attachment) -> proto::VolumeAttachment {
+    proto::VolumeAttachment { state: proto::VolumeAttachmentState::Detached.into(), ..attachment(it, held) }
+}
+
+/// EC2's kind of disk; none where it is not said.
+pub fn read_type(kind: proto::VolumeType) -> Option<VolumeType> {
+    volume_type(kind).and_then(|word| word.parse().ok())
 }
 
 /// Sizes and rates have limits far below.

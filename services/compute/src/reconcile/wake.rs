@@ -1,4 +1,4 @@
-//! Wakes the loop of instances for whatever the outbox tells, so that no writer can forget to.
+//! Wakes the loops for whatever the outbox tells, so that no writer can forget to.
 
 use std::sync::{
     Arc,
@@ -9,6 +9,7 @@ use gureum_model::id::{InstanceId, ResourceId};
 
 use gureum_store::Store;
 
+use super::due::DueKey;
 use crate::{core::Core, store::Schema};
 
 /// Events read at a time.
@@ -43,6 +44,8 @@ pub async fn follow(core: Arc<Core>, seen: Seen) {
             let of_instances = batch.iter().filter(|event| event.resource_id.starts_with(InstanceId::PREFIX) && !event.deleted);
             // Woken before it counts as read, so that whoever waits for quiet sees one or the other.
             core.instances.wake(of_instances.map(|event| format!("{}/{}", event.scope, event.resource_id)));
+            let living = batch.iter().filter(|event| !event.deleted);
+            core.due.wake(living.filter_map(|event| DueKey::of(&event.scope, &event.resource_id)));
             seen.0.store(last, Ordering::SeqCst);
             after = last;
         }

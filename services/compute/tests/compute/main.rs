@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod attributes;
+mod images;
 mod launch;
 mod lifecycle;
 mod nodes;
@@ -10,3 +11,4 @@ mod recovery;
 mod region;
 mod tags;
 mod templates;
+mod volumes;

@@ -15,7 +15,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 use crate::{
     dynamic::{Caller, retry_after, told},
     harness::Deployment,
-    journeys::{region, region_with},
+    region::{region, region_with},
 };
 
 const ONE: &str = "000000000501";
@@ -179,9 +179,9 @@ async fn health_tells_of_every_service_and_of_the_whole() {
     region.restart("compute");
     is([(whole, true), (compute, true), (security, true), (events, true)]).await;
     // It keeps its connections and answers nobody.
-    region.pause("security");
+    region.freeze("security");
     is([(whole, false), (compute, true), (security, false), (events, true)]).await;
-    region.resume("security");
+    region.thaw("security");
     is([(whole, true), (compute, true), (security, true), (events, true)]).await;
     region.finish();
 }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     io::{BufRead, BufReader},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -76,7 +77,13 @@ impl Deployment {
         if !self.clock.is_empty() {
             all.push(self.clock.to_owned());
         }
-        let running = self.spawn(name, kind, all, FIRST_START_WITHIN);
+        let mut running = self.spawn(name, kind, &all, &[], FIRST_START_WITHIN);
+        if let Some(door) = running.door() {
+            // Callers find the next process where they found this one.
+            all.retain(|setting| !setting.starts_with("settings.door="));
+            all.push(format!("settings.door={door}"));
+        }
+        running.settings = all;
         self.running.insert(name.to_owned(), running);
     }
 
@@ -84,19 +91,55 @@ impl Deployment {
     pub fn kill(&mut self, name: &str) {
         let running = self.running.get_mut(name).unwrap();
         running.child.kill().unwrap();
-        running.child.wait().unwrap();
-        if let Some(log) = running.log.take() {
-            log.join().unwrap();
-        }
+        running.end();
     }
 
     /// Starts a killed service again and answers how long it took to accept.
     pub fn restart(&mut self, name: &str) -> Duration {
+        self.restart_with(name, &[])
+    }
+
+    /// As [`Deployment::restart`], with settings that this process alone has.
+    pub fn restart_with(&mut self, name: &str, extra: &[String]) -> Duration {
         let dead = self.running.remove(name).unwrap();
         let begun = monotonic();
-        let running = self.spawn(name, dead.kind, dead.settings, READY_WITHIN);
+        let mut running = self.spawn(name, dead.kind, &dead.settings, extra, READY_WITHIN);
+        running.settings = dead.settings;
         self.running.insert(name.to_owned(), running);
         begun.elapsed()
+    }
+
+    /// Whether a service's process has ended by itself.
+    pub fn has_ended(&mut self, name: &str) -> bool {
+        let running = self.running.get_mut(name).unwrap();
+        let ended = running.child.try_wait().unwrap().is_some();
+        if ended {
+            running.end();
+        }
+        ended
+    }
+
+    /// Stops a process in its tracks, as a host does that hangs: SIGSTOP.
+    pub fn freeze(&self, name: &str) {
+        self.signal(name, "STOP");
+    }
+
+    /// Lets a frozen process go on: SIGCONT.
+    pub fn thaw(&self, name: &str) {
+        self.signal(name, "CONT");
+    }
+
+    fn signal(&self, name: &str, signal: &str) {
+        let process = self.running[name].child.id().to_string();
+        let sent = Command::new("kill").args([format!("-{signal}"), process]).status().unwrap();
+        assert!(sent.success(), "{signal} to {name}");
+    }
+
+    /// How many lines a service has logged that hold all of these texts.
+    pub fn logged(&self, name: &str, texts: &[&str]) -> usize {
+        let complaints = self.complaints.lock().unwrap();
+        let of_it = complaints.iter().filter(|line| line.starts_with(&format!("{name}: ")));
+        of_it.filter(|line| texts.iter().all(|text| line.contains(text))).count()
     }
 
     pub fn names(&self) -> Vec<String> {
@@ -104,29 +147,14 @@ impl Deployment {
     }
 
     /// A client's channel to a service, in the scope of an account.
-    pub fn client(&self, name: &'static str, account: &str) -> ScopedChannel {
-        let peer = Peer::new(name, &self.socket(name), None).unwrap();
+    pub fn client(&self, name: &str, account: &str) -> ScopedChannel {
+        let peer = Peer::new("test", &self.socket(name), None).unwrap();
         InterceptedService::new(peer.channel(), InScope { account: account.to_owned(), region: "us-east-1".to_owned() })
-    }
-
-    /// SIGSTOP: the process keeps its connections and answers nobody.
-    pub fn pause(&self, name: &str) {
-        self.signal(name, "STOP");
-    }
-
-    /// SIGCONT, after a pause.
-    pub fn resume(&self, name: &str) {
-        self.signal(name, "CONT");
-    }
-
-    fn signal(&self, name: &str, signal: &str) {
-        let id = self.running[name].child.id().to_string();
-        assert!(Command::new("kill").args([format!("-{signal}"), id]).status().unwrap().success());
     }
 
     /// Where the gateway's door is.
     pub fn address(&self) -> String {
-        self.running["gateway"].ready.trim_start_matches("ready ").to_owned()
+        self.running["gateway"].door().unwrap().to_owned()
     }
 
     /// A connection to the region's front door, without TLS.
@@ -140,9 +168,9 @@ impl Deployment {
         Door { channel, scope: InScope { account: account.to_owned(), region: "us-east-1".to_owned() } }
     }
 
-    fn spawn(&self, name: &str, kind: &'static str, settings: Vec<String>, within: Duration) -> Running {
+    fn spawn(&self, name: &str, kind: &'static str, settings: &[String], extra: &[String], within: Duration) -> Running {
         let mut command = Command::new(program());
-        command.arg("serve").arg(kind).arg("--with-parent").args(settings.iter().flat_map(|setting| ["--set", setting]));
+        command.arg("serve").arg(kind).arg("--with-parent").args(settings.iter().chain(extra).flat_map(|setting| ["--set", setting]));
         command.args(["--set", "telemetry.log=warn"]).env("NO_COLOR", "1").env("RUST_BACKTRACE", "1");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (errors, lines) = (child.stderr.take().unwrap(), child.stdout.take().unwrap());
@@ -160,7 +188,7 @@ impl Deployment {
             }
         });
         match receiver.recv_timeout(within) {
-            Ok(ready) => Running { kind, settings, child, log: Some(log), ready },
+            Ok(ready) => Running { kind, settings: Vec::new(), child, log: Some(log), ready },
             Err(error) => {
                 let _ = child.kill();
                 let _ = log.join();
@@ -198,6 +226,20 @@ impl Deployment {
     }
 }
 
+impl Running {
+    /// Where a gateway accepts callers.
+    fn door(&self) -> Option<&str> {
+        self.ready.strip_prefix("ready ")
+    }
+
+    fn end(&mut self) {
+        self.child.wait().unwrap();
+        if let Some(log) = self.log.take() {
+            log.join().unwrap();
+        }
+    }
+}
+
 impl Drop for Deployment {
     fn drop(&mut self) {
         for running in self.running.values_mut() {
@@ -227,6 +269,7 @@ impl Interceptor for InScope {
 }
 
 /// The one port of a region, as an account's clients see it.
+#[derive(Clone)]
 pub struct Door {
     channel: Channel,
     scope: InScope,
@@ -249,17 +292,72 @@ pub async fn insist<T, F>(mut call: impl FnMut() -> F) -> Result<T, Status>
 where
     F: Future<Output = Result<tonic::Response<T>, Status>>,
 {
-    use tonic::Code::{Cancelled, DeadlineExceeded, Unavailable, Unknown};
     let patience = monotonic() + Duration::from_secs(60);
     loop {
         match call().await {
             Ok(answer) => return Ok(answer.into_inner()),
-            Err(status) if matches!(status.code(), Unavailable | Unknown | Cancelled | DeadlineExceeded) => {
+            Err(status) if is_transient(&status) => {
                 assert!(monotonic() < patience, "nothing definite for a minute: {status}");
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             Err(status) => return Err(status),
         }
+    }
+}
+
+/// Whether a careful client tries again: nobody has said yes or no, or it came in another's way.
+pub fn is_transient(status: &Status) -> bool {
+    use tonic::Code::{Aborted, Cancelled, DeadlineExceeded, Unavailable, Unknown};
+    matches!(status.code(), Unavailable | Unknown | Cancelled | DeadlineExceeded | Aborted)
+}
+
+/// Calls a method through a door until the answer is definite: `ask!(door, ComputeServiceClient, run_instances, request)`.
+macro_rules! ask {
+    ($door:expr, $client:ident, $method:ident, $request:expr) => {{
+        let request = $request;
+        $crate::harness::insist(|| $door.call($client::new, &request, |mut client, request| async move { client.$method(request).await }))
+            .await
+    }};
+}
+
+/// Calls a method through a door once, whatever the answer.
+macro_rules! attempt {
+    ($door:expr, $client:ident, $method:ident, $request:expr) => {{
+        let answer = $door.call($client::new, &$request, |mut client, request| async move { client.$method(request).await }).await;
+        answer.map(tonic::Response::into_inner)
+    }};
+}
+
+/// All pages of a list: `all_pages!(door, ComputeServiceClient, describe_volumes, DescribeVolumesRequest, volumes)`.
+macro_rules! all_pages {
+    ($door:expr, $client:ident, $method:ident, $request:ident, $items:ident) => {{
+        let (mut items, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let page = $crate::harness::ask!($door, $client, $method, $request { page_token, ..Default::default() }).unwrap();
+            items.extend(page.$items);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                break items;
+            }
+        }
+    }};
+}
+
+pub(crate) use {all_pages, ask, attempt};
+
+/// How long anything may take that has to come about by itself.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Looks again and again until it is as told; fails with what was seen last. Polling, because what is waited for has
+/// no one place that tells of it.
+pub async fn until<T, F: Future<Output = Result<T, String>>>(what: impl Display, mut look: impl FnMut() -> F) -> T {
+    let patience = monotonic() + PATIENCE;
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(seen) => assert!(monotonic() < patience, "{what} does not come about: {seen}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

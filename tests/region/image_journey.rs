@@ -9,7 +9,8 @@ use tonic_types::StatusExt;
 
 use crate::{
     harness::{Deployment, Door, insist},
-    journeys::{kill_all, launch, nothing_left, region, run, shipped_image, wait_for},
+    journeys::{launch, nothing_left, run, shipped_image, wait_for},
+    region::{kill_all, region},
 };
 
 const ACCOUNT: &str = "000000000105";

@@ -16,49 +16,12 @@ use gureum_service::clock::monotonic;
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::harness::{Deployment, Door, READY_WITHIN, insist};
+use crate::{
+    harness::{Door, insist},
+    region::{kill_all, region},
+};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A whole region, each service its own process, a node in each zone.
-pub fn region() -> Deployment {
-    region_with(&|_| Vec::new())
-}
-
-/// The same with more settings for the service of a name.
-pub fn region_with(more: &dyn Fn(&str) -> Vec<String>) -> Deployment {
-    let mut region = Deployment::new();
-    let mut start = |name: &str, kind: &'static str, peers: &[&str], settings: &[&str]| {
-        let more = more(name);
-        region.start(name, kind, peers, &[settings, &more.iter().map(String::as_str).collect::<Vec<_>>()].concat());
-    };
-    start("security", "security", &[], &[]);
-    // A slice of the loopback range of this test's own.
-    start("network", "network", &["security"], &["settings.public_pool=[\"127.250.0.0/16\"]"]);
-    start("compute", "compute", &["security", "network"], &[]);
-    for zone in ["a", "b", "c"] {
-        let (name, zone) = (format!("settings.name=node-{zone}"), format!("settings.zone={zone}"));
-        start(
-            name.trim_start_matches("settings.name="),
-            "node",
-            &["compute"],
-            &[&name, &zone, "settings.vcpus=64", "settings.memory_mib=262144"],
-        );
-    }
-    start("gateway", "gateway", &["security", "network", "compute"], &["settings.door=127.0.0.1:0"]);
-    // Whoever is killed is missed by those who watch it.
-    region.expect_complaint("registered");
-    region
-}
-
-/// Kills every service in turn; each must be back in time.
-pub fn kill_all(region: &mut Deployment) {
-    for name in region.names() {
-        region.kill(&name);
-        let took = region.restart(&name);
-        assert!(took <= READY_WITHIN, "{name} needed {took:?}");
-    }
-}
 
 /// The instance once it is in this state.
 pub async fn wait_for(door: &Door, id: &str, state: InstanceState) -> Instance {

@@ -2,13 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
+mod audit;
+mod audit_events;
 mod door;
 mod dynamic;
 mod harness;
 mod image_journey;
 mod journeys;
+mod lost_nodes;
+mod random_kills;
 mod refusals;
+mod region;
 mod security_recovery;
+mod steps;
 mod stored_forms;
 mod traces;
 mod webhooks;
+mod workload;

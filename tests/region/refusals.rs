@@ -12,7 +12,7 @@ use tonic::Code;
 
 use crate::{
     dynamic::{Caller, retry_after, told},
-    journeys::region,
+    region::region,
 };
 
 /// What is there before anything is refused.
@@ -414,7 +414,7 @@ async fn a_peer_that_is_away_is_unavailable_with_a_time_to_retry_and_never_a_han
     ];
     for (service, method, request) in calls {
         let dead: fn(&mut crate::harness::Deployment, &str) = |region, name| region.kill(name);
-        let silent: fn(&mut crate::harness::Deployment, &str) = |region, name| region.pause(name);
+        let silent: fn(&mut crate::harness::Deployment, &str) = |region, name| region.freeze(name);
         for (how, stop) in [("dead", dead), ("silent", silent)] {
             stop(&mut region, service);
             let mut begun = monotonic();
@@ -434,7 +434,7 @@ async fn a_peer_that_is_away_is_unavailable_with_a_time_to_retry_and_never_a_han
             if how == "dead" {
                 region.restart(service);
             } else {
-                region.resume(service);
+                region.thaw(service);
             }
             caller.until("compute.ComputeService/DescribeInstances", json!({}), |_| true).await;
         }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use gureum_store::stored_forms::record;
 use serde_json::{Value, json};
 
-use crate::{dynamic::Caller, harness::Deployment, journeys::region_with};
+use crate::{dynamic::Caller, harness::Deployment, region::region_with};
 
 const SERVICES: [(&str, &str); 5] =
     [("security", "security"), ("network", "network"), ("compute", "compute"), ("node", "node-a"), ("gateway", "gateway")];

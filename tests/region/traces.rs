@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, transport::Server};
 
-use crate::{dynamic::Caller, journeys::region_with};
+use crate::{dynamic::Caller, region::region_with};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CLIENT: &str = "b7ad6b7169203331";

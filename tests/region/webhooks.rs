@@ -17,7 +17,7 @@ use tokio::{
     sync::Notify,
 };
 
-use crate::{dynamic::Caller, harness::Deployment, journeys::region_with};
+use crate::{dynamic::Caller, harness::Deployment, region::region_with};
 
 const SECRET: &str = "a secret of the receiver's";
 const ATTEMPTS: usize = 4;

@@ -15,6 +15,8 @@ use std::{
 use gureum_model::{ClockSetting, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 
+use crate::faults::FaultRule;
+
 /// Where a service listens, or where a peer does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
@@ -85,6 +87,9 @@ pub struct ServiceConfig<S = NoSettings> {
     /// The largest message accepted, in bytes. Default 4 MiB, gRPC's own.
     #[serde(default = "default_max_message_bytes")]
     pub max_message_bytes: usize,
+    /// Faults that befall its calls to peers and its commits, for experiments; see [`crate::faults`]. Default none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultRule>,
     /// The service's own settings.
     #[serde(default)]
     pub settings: S,
@@ -241,6 +246,7 @@ impl<S: DeserializeOwned + Default> ServiceConfig<S> {
         if self.max_message_bytes < 64 << 10 {
             faults.push(format!("max_message_bytes is {}, below 65536 ordinary calls fail", self.max_message_bytes));
         }
+        faults.extend(self.faults.iter().flat_map(FaultRule::faults));
         if let Err(error) = self.telemetry.log.parse::<tracing_subscriber::EnvFilter>() {
             faults.push(format!("telemetry.log is \"{}\": {error}", self.telemetry.log));
         }
@@ -249,7 +255,7 @@ impl<S: DeserializeOwned + Default> ServiceConfig<S> {
 }
 
 /// Fields without a level above them; other variables that begin with GUREUM_ are someone else's.
-const TOP_LEVEL: [&str; 3] = ["listen", "drain_timeout_ms", "max_message_bytes"];
+const TOP_LEVEL: [&str; 4] = ["listen", "drain_timeout_ms", "max_message_bytes", "faults"];
 
 fn set(table: &mut toml::Table, key: &str, value: &str, faults: &mut Vec<String>) {
     // A value that is no TOML is text: paths and addresses need no quotes.
@@ -292,6 +298,8 @@ mod tests {
             .map(|_| ())
             .map_err(|error| error.faults.len());
         assert_eq!(error, Err(3));
+        let rules = load(&[("GUREUM_FAULTS", r#"[{ call = "RegisterVpc" }, { call = "RegisterVPC" }]"#)], &["listen=unix:/a"]);
+        assert_eq!(rules.map(|_| ()).map_err(|error| error.faults.len()), Err(1));
         let unknown = load(&[], &["listen=unix:/a", "colour=red"]).map(|_| ()).map_err(|error| error.to_string());
         assert!(unknown.is_err_and(|text| text.contains("colour")));
     }

@@ -5,7 +5,7 @@
 //!    └─ context: request id, trace, scope, deadline, panic guard, metrics      [context]
 //!         └─ codec: declared validation (crates/proto)
 //!              └─ handler: scope → parse → decide → commit → convert           [mutate, watch]
-//!                   └─ store (crates/store), peers                             [peer]
+//!                   └─ store (crates/store), peers                             [peer, faults]
 //!  reconcile loops                                                             [reconcile]
 //! ```
 //!
@@ -20,6 +20,7 @@ mod clock_service;
 pub mod config;
 pub mod context;
 pub mod error;
+pub mod faults;
 pub mod metrics;
 pub mod mutate;
 pub mod peer;
@@ -34,6 +35,7 @@ pub use clock::Clock;
 pub use config::{Listen, ServiceConfig};
 pub use context::{RequestContext, scope};
 pub use error::Error;
+pub use faults::Faults;
 pub use mutate::{Answer, mutate};
 pub use peer::Peer;
 pub use server::{Service, StartError};

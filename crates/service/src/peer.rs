@@ -25,6 +25,7 @@ use crate::{
     config::{Listen, TlsConfig},
     context::{ACCOUNT_HEADER, REGION_HEADER, REQUEST_ID_HEADER, TRACEPARENT_HEADER, current, format_timeout},
     error::Error,
+    faults::{Fault, FaultKind, Faults, exit},
 };
 
 /// Time a connection may take. Peers are on this host or near it.
@@ -39,6 +40,7 @@ const DEADLINE_MARGIN: Duration = Duration::from_millis(20);
 pub struct Peer {
     name: &'static str,
     channel: Channel,
+    faults: Faults,
 }
 
 /// Why a peer's address cannot be used.
@@ -85,7 +87,13 @@ impl Peer {
                 endpoint.connect_lazy()
             }
         };
-        Ok(Self { name, channel })
+        Ok(Self { name, channel, faults: Faults::default() })
+    }
+
+    /// Has its calls meet these faults.
+    #[must_use]
+    pub fn with_faults(self, faults: Faults) -> Self {
+        Self { faults, ..self }
     }
 
     pub fn name(&self) -> &'static str {
@@ -94,7 +102,7 @@ impl Peer {
 
     /// The channel for a generated client: `SecurityPeerServiceClient::new(peer.channel())`.
     pub fn channel(&self) -> PeerChannel {
-        PeerChannel { channel: self.channel.clone() }
+        PeerChannel { channel: self.channel.clone(), faults: self.faults.clone() }
     }
 
     /// Turns a peer's status into this service's error.
@@ -114,10 +122,11 @@ pub(crate) fn read(path: &PathBuf) -> Result<Vec<u8>, PeerError> {
     std::fs::read(path).map_err(|source| PeerError::Certificate { path: path.clone(), source })
 }
 
-/// A channel that adds what the current call carries.
+/// A channel that adds what the current call carries, and on which configured faults strike.
 #[derive(Debug, Clone)]
 pub struct PeerChannel {
     channel: Channel,
+    faults: Faults,
 }
 
 impl Service<Request<Body>> for PeerChannel {
@@ -131,17 +140,40 @@ impl Service<Request<Body>> for PeerChannel {
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let deadline = carry(&mut request);
+        let fault = self.faults.of_call(request.uri().path());
+        if fault.is_some_and(|fault| fault.kind == FaultKind::Unavailable) {
+            return futures::future::err(away("a configured fault")).boxed();
+        }
         let call = self.channel.call(request);
+        let answered = async move {
+            let answered = call.await.map_err(away);
+            match fault {
+                None => answered,
+                Some(fault) => befall(fault, answered).await,
+            }
+        };
         async move {
             match deadline {
-                None => call.await.map_err(away),
-                Some(deadline) => match tokio::time::timeout_at(deadline.into(), call).await {
-                    Ok(answered) => answered.map_err(away),
+                None => answered.await,
+                Some(deadline) => match tokio::time::timeout_at(deadline.into(), answered).await {
+                    Ok(answered) => answered,
                     Err(_elapsed) => Err(Status::deadline_exceeded("the peer did not answer within the caller's deadline")),
                 },
             }
         }
         .boxed()
+    }
+}
+
+/// What is left of an answer that a fault meets. A unary call is answered when it is done.
+async fn befall<T>(fault: Fault, answered: Result<T, Status>) -> Result<T, Status> {
+    match fault.kind {
+        FaultKind::Unavailable | FaultKind::Lost => Err(away("a configured fault")),
+        FaultKind::Delay => {
+            tokio::time::sleep(fault.delay).await;
+            answered
+        }
+        FaultKind::Exit => exit(),
     }
 }
 

@@ -29,6 +29,7 @@ use crate::{
     clock_service::ClockApi,
     config::{Listen, ServiceConfig, TlsConfig},
     context::ContextLayer,
+    faults::{Faults, FaultyEngine},
     metrics::{self, CallMetrics, render},
     peer::{Peer, PeerError, read},
     reconcile::{Reconcile, Waker},
@@ -85,6 +86,7 @@ pub struct Service<T: Tables> {
     listen: Listen,
     peers: BTreeMap<String, Listen>,
     tls: Option<TlsConfig>,
+    faults: Faults,
     drain_timeout: Duration,
     max_message_bytes: usize,
 }
@@ -96,9 +98,11 @@ impl<T: Tables> Service<T> {
         let clock = Clock::open(config.clock.setting, config.clock.origin, directory.as_deref()).map_err(StartError::Clock)?;
         let store_clock = clock.clone();
         let options = Options { name: name.to_owned(), now: Box::new(move || store_clock.now()) };
+        let faults = Faults::new(&config.faults);
+        let own = faults.clone();
         let open = move || match directory {
-            Some(directory) => Store::open(DurableEngine::open(&directory)?, options),
-            None => Store::open(MemoryEngine, options),
+            Some(directory) => Store::open(FaultyEngine { engine: DurableEngine::open(&directory)?, faults: own }, options),
+            None => Store::open(FaultyEngine { engine: MemoryEngine, faults: own }, options),
         };
         let store = tokio::task::spawn_blocking(open).await.map_err(|_| StartError::StoreThread)??;
         Ok(Self {
@@ -113,6 +117,7 @@ impl<T: Tables> Service<T> {
             listen: config.listen.clone(),
             peers: config.peers.clone(),
             tls: config.tls.clone(),
+            faults,
             drain_timeout: Duration::from_millis(config.drain_timeout_ms),
             max_message_bytes: config.max_message_bytes,
         })
@@ -121,13 +126,19 @@ impl<T: Tables> Service<T> {
     /// A peer by name, as configured.
     pub fn peer(&self, name: &'static str) -> Result<Peer, StartError> {
         let address = self.peers.get(name).ok_or(PeerError::Missing(name))?;
-        Ok(Peer::new(name, address, self.tls.as_ref())?)
+        Ok(Peer::new(name, address, self.tls.as_ref())?.with_faults(self.faults.clone()))
+    }
+
+    /// The faults that befall calls to peers, for peers that are not configured by name.
+    pub fn faults(&self) -> Faults {
+        self.faults.clone()
     }
 
     /// All peers whose names begin so, in the order of their names.
     pub fn peers_like(&self, kind: &'static str) -> Result<Vec<Peer>, StartError> {
         let like = self.peers.iter().filter(|(name, _)| name.starts_with(kind));
-        Ok(like.map(|(_, address)| Peer::new(kind, address, self.tls.as_ref())).collect::<Result<_, _>>()?)
+        let peer = |address| Ok(Peer::new(kind, address, self.tls.as_ref())?.with_faults(self.faults.clone()));
+        like.map(|(_, address)| peer(address)).collect()
     }
 
     /// Runs background work until it ends or the service stops.

@@ -6,6 +6,11 @@
 
 use std::{io, path::PathBuf};
 
+use crate::{
+    outbox::OutboxEvent,
+    table::{Record, decode_row},
+};
+
 /// One change of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -15,6 +20,14 @@ pub struct Change {
     pub key: String,
     /// The new value, or none if the key is deleted.
     pub value: Option<Vec<u8>>,
+}
+
+impl Change {
+    /// The event that it puts into the outbox, if it is one.
+    pub fn event(&self) -> Option<OutboxEvent> {
+        let value = self.value.as_ref().filter(|_| self.table == OutboxEvent::TABLE)?;
+        decode_row(&self.key, value).ok().map(|(_, event)| event)
+    }
 }
 
 /// What is durable all at once or not at all: the changes of a group of writes.

@@ -203,7 +203,7 @@ pub(crate) fn encode_row<R: Record>(key: &str, record: &R, revision: u64) -> Res
     Ok(bytes)
 }
 
-fn decode_row<R: Record>(key: &str, bytes: &[u8]) -> Result<(u64, R), EngineError> {
+pub(crate) fn decode_row<R: Record>(key: &str, bytes: &[u8]) -> Result<(u64, R), EngineError> {
     let (header, body) = bytes.split_at_checked(ROW_HEADER).ok_or_else(|| row_error::<R>(key, "shorter than its header".into()))?;
     let (format, revision) = header.split_at(2);
     let format = u16::from_le_bytes([format[0], format[1]]);

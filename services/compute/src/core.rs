@@ -22,6 +22,7 @@ use crate::{
     places::Places,
     reconcile::due::DueKey,
     security::Security,
+    setbacks::Setbacks,
     settings::Settings,
     store::{LaunchRow, NODE_INDEX, Schema, Tx, needs_work},
 };
@@ -57,6 +58,7 @@ pub struct Core {
     pub turns: Turns,
     pub in_flight: InFlight,
     pub consoles: Consoles,
+    pub setbacks: Setbacks,
 }
 
 impl Core {

@@ -18,7 +18,7 @@ use gureum_model::{
 };
 use gureum_proto::node::v1::node_service_client::NodeServiceClient;
 use gureum_service::{
-    CancellationToken, Listen, Peer,
+    CancellationToken, Faults, Listen, Peer,
     clock::monotonic,
     config::TlsConfig,
     peer::{PeerChannel, PeerError},
@@ -32,6 +32,7 @@ pub struct Fleet(Arc<Inner>);
 
 struct Inner {
     tls: Option<TlsConfig>,
+    faults: Faults,
     members: Mutex<HashMap<NodeId, Member>>,
     /// The newest generation that a node has answered to have taken over, by instance.
     applied: Mutex<HashMap<InstanceId, Applied>>,
@@ -59,9 +60,9 @@ pub struct Admitted {
 }
 
 impl Fleet {
-    /// Nobody is known yet. Nodes on TCP are reached with these certificates.
-    pub fn new(tls: Option<TlsConfig>) -> Self {
-        Self(Arc::new(Inner { tls, members: Mutex::default(), applied: Mutex::default() }))
+    /// Nobody is known yet. Nodes on TCP are reached with these certificates, all with these faults.
+    pub fn new(tls: Option<TlsConfig>, faults: Faults) -> Self {
+        Self(Arc::new(Inner { tls, faults, members: Mutex::default(), applied: Mutex::default() }))
     }
 
     fn members(&self) -> MutexGuard<'_, HashMap<NodeId, Member>> {
@@ -80,7 +81,9 @@ impl Fleet {
             let words = format!("{address} is a TCP port, and compute has no certificates; set tls, or use a Unix socket");
             return Err(Refusal::invalid("endpoint", words));
         }
-        Peer::new("node", &address, self.0.tls.as_ref()).map_err(|error: PeerError| Refusal::invalid("endpoint", error.to_string()))
+        let peer = Peer::new("node", &address, self.0.tls.as_ref());
+        let peer = peer.map_err(|error: PeerError| Refusal::invalid("endpoint", error.to_string()))?;
+        Ok(peer.with_faults(self.0.faults.clone()))
     }
 
     /// Notes that a node was heard of. Takes it in if its process is another one than is known, and

@@ -36,6 +36,7 @@ mod network;
 mod places;
 mod reconcile;
 mod security;
+mod setbacks;
 pub mod settings;
 mod store;
 
@@ -72,7 +73,7 @@ pub async fn run(
         clock: service.clock.clone(),
         settings: config.settings.clone(),
         places: Places::rebuild(&service.store.read()),
-        fleet: Fleet::new(config.tls.clone()),
+        fleet: Fleet::new(config.tls.clone(), service.faults()),
         network: network::Network::new(service.peer("network")?),
         security: security::Security::new(service.peer("security")?),
         shutdown: service.shutdown.clone(),
@@ -85,6 +86,7 @@ pub async fn run(
         turns: core::Turns::default(),
         in_flight: core::InFlight::default(),
         consoles: core::Consoles::default(),
+        setbacks: setbacks::Setbacks::default(),
     });
     follow_known_nodes(&core);
     start_loops(&service, &core);

@@ -27,7 +27,7 @@ use prost::Message;
 
 use crate::{
     reconcile::Key,
-    store::{Schema, Snapshot, VpcRow, apply},
+    store::{Schema, Snapshot, VpcRow, apply, end_deletions},
 };
 
 /// Holders that one call to security names at most: what its contract allows.
@@ -65,8 +65,27 @@ impl Driver {
         A: Send + 'static,
         F: FnOnce(&mut Draft<'_, Snapshot<'_>>, Timestamp) -> Result<A, Refusal> + Send + 'static,
     {
+        self.commit_with(scope, decide, |_| {}).await
+    }
+
+    /// As [`Driver::commit`], with what else stands in the same commit.
+    pub async fn commit_with<A, F>(
+        &self,
+        scope: &Scope,
+        decide: F,
+        also: impl FnOnce(&mut Transaction<'_, Schema>) + Send + 'static,
+    ) -> Result<A, Error>
+    where
+        A: Send + 'static,
+        F: FnOnce(&mut Draft<'_, Snapshot<'_>>, Timestamp) -> Result<A, Refusal> + Send + 'static,
+    {
         let (rules, own) = (self.rules.clone(), scope.clone());
-        Ok(self.store.write(move |transaction| decided(transaction, &own, &rules, decide)).await?)
+        let decide = move |transaction: &mut Transaction<'_, Schema>| {
+            let answer = decided(transaction, &own, &rules, decide)?;
+            also(transaction);
+            Ok(answer)
+        };
+        Ok(self.store.write(decide).await?)
     }
 
     /// What a call answered before, if its token says that it was made before.
@@ -100,24 +119,24 @@ impl Driver {
                 })
                 .await
             }
-            VpcPlan::Unregister => match self.unregister(id, false).await {
-                Ok(()) => {
-                    self.commit(scope, move |draft, _| {
-                        vpc::unregistered(draft, id);
-                        Ok(())
-                    })
-                    .await
-                }
-                Err(error) if error.is_transient() => Err(error),
-                Err(refused) => {
-                    self.commit(scope, move |draft, _| {
-                        vpc::delete_refused(draft, id);
-                        Ok(())
-                    })
-                    .await?;
-                    Err(refused)
-                }
-            },
+            VpcPlan::Unregister => {
+                let refused = match self.unregister(id, false).await {
+                    Ok(()) => None,
+                    Err(error) if error.is_transient() => return Err(error),
+                    Err(refused) => Some(refused),
+                };
+                let (is_gone, own) = (refused.is_none(), scope.clone());
+                let decide = move |draft: &mut Draft<'_, Snapshot<'_>>, _| {
+                    if is_gone {
+                        vpc::unregistered(draft, id)
+                    } else {
+                        vpc::delete_refused(draft, id)
+                    }
+                    Ok(())
+                };
+                self.commit_with(scope, decide, move |transaction| end_deletions(transaction, &own, id, is_gone)).await?;
+                refused.map_or(Ok(()), Err)
+            }
         }
     }
 

@@ -14,8 +14,11 @@ use gureum_network_domain::{
     Changes, ElasticAddress, EndedInstance, HoldMark, InternetGateway, NetworkInterface, PublicPool, RouteTable, Row as DomainRow,
     ScopeBirth, Subnet, View, Vpc, vpc::VpcState,
 };
-use gureum_proto::network::v1::{self as proto, event::Resource};
-use gureum_store::{EventDraft, Listed, Record, Transaction, row};
+use gureum_proto::{
+    Mutation,
+    network::v1::{self as proto, event::Resource},
+};
+use gureum_store::{EventDraft, Listed, Record, TokenKey, Transaction, row, token};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +36,7 @@ gureum_store::schema! {
         pub hold_marks: HoldMarkRow,
         pub ended: EndedRow,
         pub births: BirthRow,
+        pub vpc_deletions: VpcDeletionRow,
         pub pool: PoolRow,
     }
 }
@@ -150,6 +154,45 @@ inner_row! {
 }
 
 const POOL_KEY: &str = "pool";
+
+/// A DeleteVpc call that is under way: its client token gets its answer in the commit of the deletion, whoever makes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VpcDeletionRow {
+    vpc: String,
+    client_token: String,
+    /// Of the call's parameters, in hexadecimal.
+    fingerprint: String,
+}
+
+impl Record for VpcDeletionRow {
+    const TABLE: &'static str = "vpc_deletion";
+
+    fn key(&self) -> String {
+        format!("{}/{}", self.vpc, self.client_token)
+    }
+}
+
+impl VpcDeletionRow {
+    /// None for a call without a token.
+    pub fn new(scope: &Scope, id: VpcId, request: &proto::DeleteVpcRequest) -> Option<Self> {
+        let fingerprint = format!("{:032x}", token::fingerprint(&request.encode_to_vec()));
+        let client_token = request.client_token.clone();
+        (!client_token.is_empty()).then(|| Self { vpc: VpcRow::list_key(scope, id), client_token, fingerprint })
+    }
+}
+
+/// Ends the calls that wanted a VPC deleted: with their answer if it is gone, else as if they had not been made.
+pub fn end_deletions(transaction: &mut Transaction<'_, Schema>, scope: &Scope, id: VpcId, is_gone: bool) {
+    let prefix = format!("{}/", VpcRow::list_key(scope, id));
+    let calls: Vec<VpcDeletionRow> = transaction.vpc_deletions.scan(&prefix, None).map(|row| row.record.clone()).collect();
+    for call in calls {
+        transaction.delete::<VpcDeletionRow>(&call.key());
+        if let (true, Ok(fingerprint)) = (is_gone, u128::from_str_radix(&call.fingerprint, 16)) {
+            let key = TokenKey::new(scope, proto::DeleteVpcRequest::NAME, &call.client_token);
+            transaction.remember(&key, fingerprint, proto::DeleteVpcResponse { vpc_id: id.to_string() }.encode_to_vec());
+        }
+    }
+}
 
 fn scoped(scope: &Scope, id: impl std::fmt::Display) -> String {
     format!("{scope}/{id}")

@@ -199,6 +199,11 @@ impl Draft<'_, '_> {
         self.transaction.put(TombstoneRow(tombstone));
     }
 
+    /// Has a tombstone tell of a newer end.
+    pub fn remember_end(&mut self, tombstone: Tombstone) {
+        self.transaction.put(TombstoneRow(tombstone));
+    }
+
     fn sweep_tombstones(&mut self) {
         let limit = time_value(self.now());
         let gone = self.transaction.tombstones.find_from(BY_UNTIL, "").take_while(|(until, _)| **until <= *limit);

@@ -247,6 +247,7 @@ impl Builder<'_> {
             telemetry: self.plan.telemetry.clone(),
             drain_timeout_ms: 3_000,
             max_message_bytes: 4 << 20,
+            faults: Vec::new(),
             settings,
         }
     }

@@ -4,21 +4,22 @@ use std::sync::Arc;
 
 use gureum_compute_domain::{
     batch::{self, Outcome},
-    instance::{Decision, Instance, InstanceError},
+    instance::{Decision, Instance, InstanceError, StateName},
     reboot, start,
     stop::{self, StopMode},
     terminate,
 };
 use gureum_model::{Filters, PageRequest, Refusal, Scope, Timestamp, id::InstanceId, refusal::Violations};
 use gureum_proto::{Mutation, compute::v1 as proto};
-use gureum_service::{Error, mutate, scope, wire};
-use gureum_store::{Listed, Row, State, list};
+use gureum_service::{Error, mutate, reconcile::Reconcile, scope, wire};
+use gureum_store::{Listed, Record, Row, State, list};
 use prost::Message;
 
 use crate::{
     convert,
     core::Core,
     fleet::reach_of,
+    reconcile::{instances::Instances, interfaces::Interfaces},
     store::{InstanceRow, Schema, Tx, put_instance},
 };
 
@@ -39,7 +40,19 @@ pub async fn describe_instances(
         (find_all(&state, &scope, &ids, now)?, String::new())
     };
     let passing = rows.iter().filter(|row| row.visible(now) && filters.pass(&row.record));
-    Ok(proto::DescribeInstancesResponse { instances: passing.map(|row| shown(&state, row, now)).collect(), next_page_token })
+    let instances = passing.map(|row| with_setback(core, row, shown(&state, row, now)));
+    Ok(proto::DescribeInstancesResponse { instances: instances.collect(), next_page_token })
+}
+
+/// A step that fails says more than what it would lead to.
+fn with_setback(core: &Core, row: &InstanceRow, shown: proto::Instance) -> proto::Instance {
+    let key = row.key();
+    let setback = core.setbacks.of(Instances::NAME, &key).or_else(|| core.setbacks.of(Interfaces::NAME, &key));
+    match setback {
+        // What is over lacks nothing that its user could see.
+        Some(waiting_reason) if row.state.name() != StateName::Terminated => proto::Instance { waiting_reason, ..shown },
+        Some(_) | None => shown,
+    }
 }
 
 /// An instance as a call shows it.

@@ -118,6 +118,7 @@ impl Reconcile for Instances {
 
     async fn run(&self, keys: Vec<String>) -> Outcomes {
         let mut outcomes = Vec::with_capacity(keys.len());
+        let setbacks = self.core.setbacks.begin(Self::NAME, &keys);
         let steps = self.steps(keys, &mut outcomes);
         let Steps { writes, apply, forget, assign, release, delete } = steps;
         let (written, applied, forgotten, assigned, released, deleted) = tokio::join!(
@@ -130,6 +131,7 @@ impl Reconcile for Instances {
         );
         outcomes.extend(written);
         outcomes.extend([applied, forgotten, assigned, released, deleted].into_iter().flatten().flatten());
+        self.core.setbacks.end(setbacks);
         merged(outcomes)
     }
 }
@@ -150,16 +152,6 @@ fn merged(outcomes: Outcomes) -> Outcomes {
         }
     }
     merged.into_iter().collect()
-}
-
-/// What a failed call comes to: a peer that is away is tried again soon, one that refuses later.
-fn failed(error: &Error, now: Timestamp) -> Outcome {
-    if error.is_transient() {
-        Outcome::Retry { reason: error.to_string() }
-    } else {
-        tracing::warn!(%error, "a step of an instance was refused and will be tried again");
-        Outcome::Waiting { until: now + REFUSED_AGAIN }
-    }
 }
 
 fn all(rows: &[InstanceRef], outcome: &Outcome) -> Outcomes {
@@ -185,6 +177,27 @@ impl Instances {
             }
         }
         steps
+    }
+
+    /// What a failed call to network comes to: a peer that is away is tried again soon, one that refuses later.
+    fn failed(&self, rows: &[InstanceRef], call: &str, error: &Error) -> Outcomes {
+        if error.is_transient() {
+            return self.away(rows, call, error);
+        }
+        tracing::warn!(call, %error, "a step of an instance was refused and will be tried again");
+        self.note(rows, call, error);
+        all(rows, &Outcome::Waiting { until: self.core.clock.now() + REFUSED_AGAIN })
+    }
+
+    /// A peer is away: the same again, and users read of it.
+    fn away(&self, rows: &[InstanceRef], call: &str, error: &Error) -> Outcomes {
+        self.note(rows, call, error);
+        all(rows, &Outcome::Retry { reason: error.to_string() })
+    }
+
+    fn note(&self, rows: &[InstanceRef], call: &str, error: &Error) {
+        let keys: Vec<String> = rows.iter().map(|row| row.record.key()).collect();
+        self.core.setbacks.note(Self::NAME, keys.iter().map(String::as_str), call, error);
     }
 
     /// Commits, and answers the same outcome for all.
@@ -221,7 +234,7 @@ impl Instances {
         let results = match nodes::apply(core, node, intents).await {
             Ok(results) => results,
             // The node is away: its lease decides what follows.
-            Err(error) => return all(&rows, &Outcome::Retry { reason: error.to_string() }),
+            Err(error) => return self.away(&rows, "ApplyInstances", &error),
         };
         let mut outcomes = Vec::with_capacity(rows.len());
         let mut reports = Vec::new();
@@ -277,7 +290,10 @@ impl Instances {
                 Ok(Outcome::Moved)
             }
             Ok(_) => Err(Seen::Failed(refused.message.clone())),
-            Err(error) => Ok(Outcome::Retry { reason: error.to_string() }),
+            Err(error) => {
+                self.note(std::slice::from_ref(row), "ApplyInstances", &error);
+                Ok(Outcome::Retry { reason: error.to_string() })
+            }
         }
     }
 
@@ -321,7 +337,7 @@ impl Instances {
         let over = |row: &InstanceRef| node::TerminatedInstance { instance_id: row.id.to_string(), generation: row.generation };
         let forgotten = match nodes::forget(core, node, rows.iter().map(over).collect()).await {
             Ok(forgotten) => forgotten,
-            Err(error) => return all(&rows, &Outcome::Retry { reason: error.to_string() }),
+            Err(error) => return self.away(&rows, "ForgetTerminated", &error),
         };
         let is_forgotten = |row: &InstanceRef| forgotten.contains(&row.id.to_string());
         let (gone, kept): (Vec<InstanceRef>, Vec<InstanceRef>) = rows.into_iter().partition(is_forgotten);
@@ -341,29 +357,25 @@ impl Instances {
         if rows.is_empty() {
             return Vec::new();
         }
-        let mut outcome = Outcome::Settled;
         let first = rows.iter().map(|row| ended(&row.scope, row.id, row.generation)).collect();
-        let again = match nodes::apply(&self.core, node, first).await {
+        let again: Vec<_> = match nodes::apply(&self.core, node, first).await {
             Ok(results) => {
                 let newer = rows.iter().zip(&results).filter(|(_, result)| result.outcome() == ApplyOutcome::Superseded);
                 newer.map(|(row, result)| ended(&row.scope, row.id, result.generation + 1)).collect()
             }
-            Err(error) => {
-                outcome = Outcome::Retry { reason: error.to_string() };
-                Vec::new()
-            }
+            Err(error) => return self.away(&rows, "ApplyInstances", &error),
         };
-        if let Err(error) = nodes::apply(&self.core, node, again).await {
-            outcome = Outcome::Retry { reason: error.to_string() };
+        match nodes::apply(&self.core, node, again).await {
+            Ok(_) => all(&rows, &Outcome::Settled),
+            Err(error) => self.away(&rows, "ApplyInstances", &error),
         }
-        all(&rows, &outcome)
     }
 
     async fn assign(&self, scope: Scope, rows: Vec<InstanceRef>) -> Outcomes {
         let core = &self.core;
         let seen = match core.in_scope(&scope, core.network.assign(&ids(&rows))).await {
             Ok(seen) => seen,
-            Err(error) => return all(&rows, &failed(&error, core.clock.now())),
+            Err(error) => return self.failed(&rows, "AssignPublicAddresses", &error),
         };
         let places = core.places.clone();
         let keys = rows.iter().map(|row| row.record.key()).collect();
@@ -373,7 +385,7 @@ impl Instances {
     async fn release(&self, scope: Scope, rows: Vec<InstanceRef>) -> Outcomes {
         let core = &self.core;
         if let Err(error) = core.in_scope(&scope, core.network.release(&ids(&rows))).await {
-            return all(&rows, &failed(&error, core.clock.now()));
+            return self.failed(&rows, "ReleasePublicAddresses", &error);
         }
         let places = core.places.clone();
         let keys = rows.iter().map(|row| row.record.key()).collect();
@@ -385,7 +397,7 @@ impl Instances {
         let core = &self.core;
         let instances: Vec<Instance> = rows.iter().map(|row| row.record.0.clone()).collect();
         if let Err(error) = core.in_scope(&scope, core.network.delete(&instances)).await {
-            return all(&rows, &failed(&error, core.clock.now()));
+            return self.failed(&rows, "DeleteInstanceInterfaces", &error);
         }
         let places = core.places.clone();
         let keys = rows.iter().map(|row| row.record.key()).collect();

@@ -15,7 +15,10 @@ use gureum_model::{
     id::{InstanceId, NetworkInterfaceId},
 };
 use gureum_proto::{WatchMessage, WatchPart, network::v1 as proto, network::v1::event::Resource};
-use gureum_service::reconcile::{Outcome, Reconcile};
+use gureum_service::{
+    Error,
+    reconcile::{Outcome, Reconcile},
+};
 use gureum_store::{Listed, Record};
 use tonic::{Code, Status, Streaming};
 
@@ -131,20 +134,29 @@ impl Reconcile for Interfaces {
             }
         }
         let mut outcomes = Vec::with_capacity(keys.len());
+        let setbacks = self.0.setbacks.begin(Self::NAME, &keys);
         for (scope, ids) in by_scope {
             let outcome = self.run_scope(&scope, &ids).await;
             outcomes.extend(ids.iter().map(|id| (InstanceRow::list_key(&scope, *id), outcome.clone())));
         }
+        self.0.setbacks.end(setbacks);
         outcomes
     }
 }
 
 impl Interfaces {
+    /// A peer is away: the same again, and users read of it.
+    fn away(&self, scope: &Scope, ids: impl Iterator<Item = InstanceId>, call: &str, error: &Error) -> Outcome {
+        let keys: Vec<String> = ids.map(|id| InstanceRow::list_key(scope, id)).collect();
+        self.0.setbacks.note(Self::NAME, keys.iter().map(String::as_str), call, error);
+        Outcome::Retry { reason: error.to_string() }
+    }
+
     async fn run_scope(&self, scope: &Scope, ids: &[InstanceId]) -> Outcome {
         let core = &self.0;
         let seen = match core.in_scope(scope, core.network.describe(ids)).await {
             Ok(seen) => seen,
-            Err(error) => return Outcome::Retry { reason: error.to_string() },
+            Err(error) => return self.away(scope, ids.iter().copied(), "DescribeInstanceInterfaces", &error),
         };
         let moving = seen.moving.clone();
         let (places, scope_of, of) = (core.places.clone(), scope.clone(), ids.to_vec());
@@ -168,8 +180,8 @@ impl Interfaces {
         let (mut done, mut open) = (Vec::new(), false);
         {
             let state = core.read();
-            for (instance, attachments) in moving {
-                let row = state.instances.get(&InstanceRow::list_key(scope, instance));
+            for (instance, attachments) in &moving {
+                let row = state.instances.get(&InstanceRow::list_key(scope, *instance));
                 let carried_out = row.is_none_or(|row| match row.state {
                     InstanceState::Pending { .. } | InstanceState::Running { .. } => row.observed.generation == row.generation,
                     InstanceState::Stopping { .. }
@@ -187,7 +199,7 @@ impl Interfaces {
         if !done.is_empty()
             && let Err(error) = core.in_scope(scope, core.network.settle(&done)).await
         {
-            return Outcome::Retry { reason: error.to_string() };
+            return self.away(scope, moving.into_keys(), "SettleInterfaceAttachments", &error);
         }
         if open { Outcome::Waiting { until: core.clock.now() + CARRIED_OUT_AGAIN } } else { Outcome::Settled }
     }

@@ -131,6 +131,7 @@ fn config<S>(folder: &TempDir, name: &str, peers: &[&str], durable: bool, settin
         telemetry: Default::default(),
         drain_timeout_ms: 2_000,
         max_message_bytes: 4 << 20,
+        faults: Vec::new(),
         settings,
     }
 }

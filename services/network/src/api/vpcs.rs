@@ -2,15 +2,16 @@
 
 use gureum_model::{Scope, id::SubnetId, id::VpcId};
 use gureum_network_domain::{
+    Draft,
     subnet::{self, CreateSubnetInput},
     vpc::{self, CreateVpcInput, VpcIds},
 };
 use gureum_proto::network::v1 as proto;
 use gureum_service::{Answer, Error, wire};
-use gureum_store::{Listed, State};
+use gureum_store::{Listed, State, Transaction};
 
 use super::{Api, convert, list::page, parse_id};
-use crate::store::{Schema, SubnetRow, VpcRow};
+use crate::store::{Schema, Snapshot, SubnetRow, VpcDeletionRow, VpcRow};
 
 impl Api {
     pub(super) async fn make_vpc(&self, scope: Scope, request: proto::CreateVpcRequest) -> Result<proto::CreateVpcResponse, Error> {
@@ -46,7 +47,8 @@ impl Api {
     }
 
     /// Security is asked first and told last, so that a refusal leaves the VPC as it was. The token is
-    /// remembered with the end: until then a repeat goes on where this call was interrupted.
+    /// remembered with the end, whether this call makes it or the reconciler does after it: until then a repeat goes on
+    /// where this call was interrupted.
     pub(super) async fn remove_vpc(&self, scope: Scope, request: proto::DeleteVpcRequest) -> Result<proto::DeleteVpcResponse, Error> {
         if let Some(before) = self.driver.recall(&scope, &request).await? {
             return Ok(before);
@@ -61,7 +63,17 @@ impl Api {
             });
             return check.await;
         }
-        self.driver.commit(&scope, move |draft, now| Ok(vpc::begin_delete(draft, id, now).map(drop)?)).await?;
+        let call = VpcDeletionRow::new(&scope, id, &request);
+        let begin = move |draft: &mut Draft<'_, Snapshot<'_>>, now| Ok(vpc::begin_delete(draft, id, now).map(drop)?);
+        let record = move |transaction: &mut Transaction<'_, Schema>| {
+            if let Some(call) = call {
+                transaction.put(call);
+            }
+        };
+        if let Err(refused) = self.driver.commit_with(&scope, begin, record).await {
+            // The reconciler may have come to the end of it since the token was looked up.
+            return self.driver.recall(&scope, &request).await?.ok_or(refused);
+        }
         if let Err(error) = self.driver.drive_vpc(&scope, id).await {
             self.driver.waker.wake([crate::reconcile::Key::Unsettled]);
             return Err(error);

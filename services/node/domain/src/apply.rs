@@ -24,7 +24,7 @@ pub enum Known<'a> {
 }
 
 /// What is left of an instance that was terminated and acknowledged. Without it, a call that was
-/// delayed on its way could bring the instance back.
+/// delayed on its way could bring the instance back. Only a newer generation begins it anew.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tombstone {
     pub scope: Scope,
@@ -41,8 +41,9 @@ pub enum Applied {
     Unchanged,
     /// A newer one was taken over before; this one is ignored.
     Superseded { generation: u64 },
-    /// The instance was terminated and forgotten: there is nothing to do any more.
-    Gone,
+    /// The instance was terminated and forgotten: there is nothing to do any more. If this end is a newer one, the
+    /// tombstone remembers it instead.
+    Gone { newer: Option<Tombstone> },
     /// The next record.
     Change(Box<NodeInstance>),
 }
@@ -97,9 +98,16 @@ pub fn apply(known: Known<'_>, desired: &Desired, room: Room<'_>, now: Timestamp
         Known::Nothing => new(desired, room, now).map(|next| Applied::Change(Box::new(next))),
         Known::Instance(record) => change(record, desired, room, now),
         Known::Forgotten(tombstone) => match desired.wanted.state {
-            DesiredState::Terminated => Ok(Applied::Gone),
+            DesiredState::Terminated if generation <= tombstone.generation => Ok(Applied::Gone { newer: None }),
+            DesiredState::Terminated => {
+                Ok(Applied::Gone { newer: Some(Tombstone { generation, until: now + TOMBSTONE_KEPT, ..tombstone.clone() }) })
+            }
             _ if generation <= tombstone.generation => Ok(Applied::Superseded { generation: tombstone.generation }),
-            DesiredState::Running | DesiredState::Stopped { .. } => Err(ApplyError::Terminated { id, generation }),
+            DesiredState::Running | DesiredState::Stopped { .. } if tombstone.scope != desired.scope => {
+                Err(ApplyError::ScopeChanged { id, generation })
+            }
+            // Compute once had it elsewhere and has placed it here again: what is newer than the end was not delayed.
+            DesiredState::Running | DesiredState::Stopped { .. } => new(desired, room, now).map(|next| Applied::Change(Box::new(next))),
         },
     }
 }

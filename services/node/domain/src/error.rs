@@ -9,7 +9,7 @@ pub enum ApplyError {
     GenerationReused { id: InstanceId, generation: u64 },
     #[error("{id} comes without a specification, and this node does not know it yet")]
     SpecMissing { id: InstanceId },
-    #[error("{id} is terminated for good; generation {generation} asks for something else")]
+    #[error("{id} is terminated; generation {generation} asks for something else: have its end forgotten first")]
     Terminated { id: InstanceId, generation: u64 },
     #[error("{id} belongs to another scope than generation {generation} says")]
     ScopeChanged { id: InstanceId, generation: u64 },

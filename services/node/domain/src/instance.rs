@@ -55,7 +55,7 @@ pub enum DesiredState {
     Stopped {
         grace: Duration,
     },
-    /// Gone. Final: no later intent brings it back.
+    /// Gone. Final until it is forgotten: then a later intent begins anew, as for an instance that comes back.
     Terminated,
 }
 

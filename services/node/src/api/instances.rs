@@ -45,7 +45,13 @@ fn apply_one(draft: &mut Draft<'_, '_>, desired: &Desired) -> proto::ApplyResult
     match draft.with_known(id, |known| apply(known, desired, draft.room(), now)) {
         Ok(Applied::Unchanged) => result(proto::ApplyOutcome::Unchanged, has),
         Ok(Applied::Superseded { generation }) => result(proto::ApplyOutcome::Superseded, generation),
-        Ok(Applied::Gone) => result(proto::ApplyOutcome::Gone, has),
+        Ok(Applied::Gone { newer }) => {
+            let generation = newer.as_ref().map_or(has, |newer| newer.generation);
+            if let Some(newer) = newer {
+                draft.remember_end(newer);
+            }
+            result(proto::ApplyOutcome::Gone, generation)
+        }
         Ok(Applied::Change(next)) => {
             draft.put(*next);
             result(proto::ApplyOutcome::Applied, desired.wanted.generation)

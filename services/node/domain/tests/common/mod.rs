@@ -93,6 +93,9 @@ impl World {
             self.commit(NodeInstance::clone(next));
             self.drive(desired.id);
         }
+        if let Applied::Gone { newer: Some(newer) } = &applied {
+            self.tombstones.insert(desired.id, newer.clone());
+        }
         Ok(applied)
     }
 

@@ -4,4 +4,5 @@
 
 mod harness;
 mod journeys;
+mod read_your_writes;
 mod security_recovery;

@@ -23,8 +23,9 @@ use tower::Service;
 use crate::{
     clock::monotonic,
     config::{Listen, TlsConfig},
-    context::{ACCOUNT_HEADER, REGION_HEADER, REQUEST_ID_HEADER, TRACEPARENT_HEADER, current, format_timeout},
+    context::{ACCOUNT_HEADER, REGION_HEADER, REQUEST_ID_HEADER, RequestContext, TRACEPARENT_HEADER, current, format_timeout},
     error::Error,
+    sequences::{READ_AFTER_HEADER, Sequences},
 };
 
 /// Time a connection may take. Peers are on this host or near it.
@@ -130,16 +131,21 @@ impl Service<Request<Body>> for PeerChannel {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let deadline = carry(&mut request);
+        let context = current();
+        let deadline = context.as_ref().map(|context| carry(context, &mut request));
         let call = self.channel.call(request);
         async move {
-            match deadline {
+            let answered = match deadline {
                 None => call.await.map_err(away),
                 Some(deadline) => match tokio::time::timeout_at(deadline.into(), call).await {
                     Ok(answered) => answered.map_err(away),
                     Err(_elapsed) => Err(Status::deadline_exceeded("the peer did not answer within the caller's deadline")),
                 },
+            };
+            if let (Some(context), Ok(response)) = (context, &answered) {
+                context.learned().raise_all(&Sequences::answered(response.headers()));
             }
+            answered
         }
         .boxed()
     }
@@ -152,8 +158,7 @@ fn away(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Status {
 }
 
 /// Writes the current call's context into the request, and answers by when an answer is due.
-fn carry(request: &mut Request<Body>) -> Option<std::time::Instant> {
-    let context = current()?;
+fn carry(context: &RequestContext, request: &mut Request<Body>) -> std::time::Instant {
     let left = context.deadline.saturating_duration_since(monotonic()).saturating_sub(DEADLINE_MARGIN);
     let headers = request.headers_mut();
     for (name, value) in [
@@ -167,5 +172,6 @@ fn carry(request: &mut Request<Body>) -> Option<std::time::Instant> {
             headers.insert(name, value);
         }
     }
-    Some(monotonic() + left)
+    context.read_after().write(headers, READ_AFTER_HEADER);
+    monotonic() + left
 }

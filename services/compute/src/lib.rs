@@ -43,7 +43,7 @@ use std::sync::Arc;
 
 use gureum_compute_domain::node::NodeState;
 use gureum_proto::compute::v1::{compute_peer_service_server::ComputePeerServiceServer, compute_service_server::ComputeServiceServer};
-use gureum_service::{CancellationToken, Service, ServiceConfig, StartError, reconcile::Waker};
+use gureum_service::{CancellationToken, Followed, Service, ServiceConfig, StartError, reconcile::Waker};
 use tonic::service::Routes;
 
 use crate::{
@@ -81,6 +81,7 @@ pub async fn run(
         instances: Waker::default(),
         launches: Waker::default(),
         interfaces: Waker::default(),
+        network_followed: Followed::new("network"),
         turns: core::Turns::default(),
         in_flight: core::InFlight::default(),
         consoles: core::Consoles::default(),

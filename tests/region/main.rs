@@ -11,6 +11,7 @@ mod image_journey;
 mod journeys;
 mod lost_nodes;
 mod random_kills;
+mod read_your_writes;
 mod refusals;
 mod region;
 mod security_recovery;

@@ -154,7 +154,9 @@ impl<T: Tables> Service<T> {
 
     /// What gives every call of a listener its context.
     pub fn context_layer(&self, metrics: CallMetrics) -> ContextLayer {
-        ContextLayer { service: self.name, ids: self.ids.clone(), metrics, activity: self.activity.clone() }
+        let store = self.store.clone();
+        let committed = Arc::new(move || store.read().sequence());
+        ContextLayer { service: self.name, ids: self.ids.clone(), metrics, activity: self.activity.clone(), committed }
     }
 
     /// Runs a reconcile loop until the service stops, and answers what wakes it.

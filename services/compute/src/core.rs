@@ -12,7 +12,7 @@ use gureum_model::{
     IdSource, Scope, Timestamp,
     id::{InstanceId, NodeId, ReservationId},
 };
-use gureum_service::{Activity, CancellationToken, Clock, Error, context::RequestContext, reconcile::Waker};
+use gureum_service::{Activity, CancellationToken, Clock, Error, Followed, context::RequestContext, reconcile::Waker};
 use gureum_store::{Record, State, Store};
 use tokio_util::task::TaskTracker;
 
@@ -55,6 +55,8 @@ pub struct Core {
     pub due: Waker<DueKey>,
     /// Wakes the loop that reads instances' interfaces anew, by the instances' keys.
     pub interfaces: Waker<String>,
+    /// How far network is followed: what shows its data waits for it.
+    pub network_followed: Followed,
     pub turns: Turns,
     pub in_flight: InFlight,
     pub consoles: Consoles,
@@ -83,6 +85,13 @@ impl Core {
         let dead = reach_of(&state, node) == Reach::Dead;
         let rows = state.instances.find(NODE_INDEX, &node.to_string()).filter(|row| dead || needs_work(row)).map(|row| row.key());
         self.instances.wake(rows.collect::<Vec<_>>());
+    }
+
+    /// Has interfaces read anew of instances whose rows were written from what network answered: it may
+    /// have told of something newer meanwhile.
+    pub fn read_interfaces_again(&self, keys: &[String]) {
+        self.network_followed.open(keys, 0);
+        self.interfaces.wake(keys.iter().cloned());
     }
 
     /// A random number, for placement.

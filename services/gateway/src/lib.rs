@@ -78,7 +78,7 @@ pub async fn run(
         ("gureum.network.v1".to_owned(), network.clone()),
         ("gureum.compute.v1".to_owned(), compute.clone()),
     ]);
-    let door = Arc::new(Door::new(settings.clone(), routes, network.clone()));
+    let door = Arc::new(Door::new(settings.clone(), routes, network.clone(), service.store.clone()));
     let clock = clock::ClockApi {
         clock: service.clock.clone(),
         setting: config.clock.setting.to_string(),

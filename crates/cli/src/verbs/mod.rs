@@ -14,6 +14,7 @@ pub mod interfaces;
 pub mod keys;
 pub mod launch;
 pub mod power;
+pub mod prefix_lists;
 pub mod ps;
 pub mod routes;
 pub mod sg;
@@ -75,6 +76,8 @@ mod tests {
         check::<security::CreateKeyPairResponse>();
         check::<security::EvaluateResponse>();
         check::<security::KeyPair>();
+        check::<security::ManagedPrefixList>();
+        check::<security::PrefixListEntry>();
         check::<security::SecurityGroup>();
         check::<security::SecurityGroupRule>();
     }

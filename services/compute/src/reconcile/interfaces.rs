@@ -64,15 +64,18 @@ async fn take(core: &Core, mut stream: Streaming<proto::WatchAllResponse>, after
                 if let Some(Resource::NetworkInterface(interface)) = event.resource {
                     let scope = Scope::parse(&metadata.account_id, &metadata.region).unwrap_or_default();
                     let keys = unknown_to(&core.read(), core, &scope, interface);
+                    core.network_followed.open(&keys, metadata.sequence);
                     core.interfaces.wake(keys);
                 }
                 if !in_snapshot {
                     *after = Some(metadata.sequence);
+                    core.network_followed.reached(metadata.sequence);
                 }
             }
             WatchPart::CaughtUp(sequence) => {
                 in_snapshot = false;
                 *after = Some(sequence);
+                core.network_followed.reached(sequence);
             }
             WatchPart::Unknown => {}
         }
@@ -87,7 +90,9 @@ fn unknown_to(tables: &Schema, core: &Core, scope: &Scope, interface: proto::Net
     let mut keys: Vec<String> = moving.keys().map(|instance| InstanceRow::list_key(scope, *instance)).collect();
     for (instance, seen) in &interfaces {
         let key = InstanceRow::list_key(scope, *instance);
-        if tables.instances.get(&key).is_some_and(|row| seen.iter().any(|interface| !knows(row, interface))) {
+        let is_open = core.network_followed.is_open(&key);
+        // What is being written may be older than what its row now has.
+        if tables.instances.get(&key).is_some_and(|row| is_open || seen.iter().any(|interface| !knows(row, interface))) {
             keys.push(key);
         }
     }
@@ -129,8 +134,12 @@ impl Reconcile for Interfaces {
         let mut by_scope: BTreeMap<Scope, Vec<InstanceId>> = BTreeMap::new();
         {
             let state = self.0.read();
-            for row in keys.iter().filter_map(|key| state.instances.get(key)) {
-                by_scope.entry(row.scope.clone()).or_default().push(row.id);
+            for key in &keys {
+                match state.instances.get(key) {
+                    Some(row) => by_scope.entry(row.scope.clone()).or_default().push(row.id),
+                    // Forgotten meanwhile: there is nothing to apply to.
+                    None => self.0.network_followed.applied(self.0.network_followed.begin([key])),
+                }
             }
         }
         let mut outcomes = Vec::with_capacity(keys.len());
@@ -154,6 +163,8 @@ impl Interfaces {
 
     async fn run_scope(&self, scope: &Scope, ids: &[InstanceId]) -> Outcome {
         let core = &self.0;
+        let keys: Vec<String> = ids.iter().map(|id| InstanceRow::list_key(scope, *id)).collect();
+        let applying = core.network_followed.begin(&keys);
         let seen = match core.in_scope(scope, core.network.describe(ids)).await {
             Ok(seen) => seen,
             Err(error) => return self.away(scope, ids.iter().copied(), "DescribeInstanceInterfaces", &error),
@@ -171,6 +182,7 @@ impl Interfaces {
         if let Err(error) = written.await {
             return Outcome::Retry { reason: error.to_string() };
         }
+        core.network_followed.applied(applying);
         self.settle(scope, moving).await
     }
 

@@ -13,6 +13,7 @@ pub mod instance;
 pub mod interfaces;
 pub mod keys;
 pub mod launch;
+mod marketplace;
 pub mod power;
 pub mod prefix_lists;
 pub mod ps;

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use gureum_proto::network::v1::{DeleteInstanceInterfacesRequest, InstanceEnd, network_peer_service_client::NetworkPeerServiceClient};
 use gureum_store::stored_forms::record;
 use serde_json::{Value, json};
 
@@ -113,9 +114,13 @@ async fn one_of_everything(region: &Deployment) {
     make("compute.ComputeService/TerminateInstances", one.clone()).await;
     mine.until("compute.ComputeService/DescribeInstances", one, is("INSTANCE_STATE_TERMINATED")).await;
     // Its interfaces go when it has ended.
-    mine.until("network.NetworkService/DescribeAddresses", json!({}), |answer| answer["addresses"][0]["association_id"] == "").await;
+    mine.until("network.NetworkService/DescribeAddresses", json!({}), |answer| answer["addresses"][0]["association_id"].is_null()).await;
     mine.until("gateway.EventService/DescribeWebhooks", json!({ "webhook_ids": [webhook] }), |answer| {
         answer["webhooks"][0]["dead_letters"].as_u64() > Some(0)
     })
     .await;
+    // What compute does for a launch that it undoes before network made an interface.
+    let end = InstanceEnd { instance_id: "i-00000000000000001".into(), network_interface_ids: vec!["eni-00000000000000001".into()] };
+    let mut network = NetworkPeerServiceClient::new(region.client("network", "000000000801"));
+    network.delete_instance_interfaces(DeleteInstanceInterfacesRequest { instances: vec![end] }).await.unwrap();
 }

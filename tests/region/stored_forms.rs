@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use gureum_proto::network::v1::{DeleteInstanceInterfacesRequest, InstanceEnd, network_peer_service_client::NetworkPeerServiceClient};
 use gureum_store::stored_forms::record;
 use serde_json::{Value, json};
 
@@ -67,13 +68,15 @@ async fn one_of_everything(region: &Deployment) {
     make("security.SecurityService/AuthorizeSecurityGroupIngress", json!({ "group_id": group, "ip_permissions": [rule] })).await;
     make("security.SecurityService/CreateKeyPair", json!({ "key_name": "me", "key_type": "KEY_TYPE_ED25519", "tags": tags })).await;
     // Nobody listens there.
-    let webhook = json!({ "url": "http://127.0.0.1:9/", "secret": "0123456789abcdef", "tags": tags });
+    let webhook = json!({ "url": "http://127.0.0.1:9/", "secret": "0123456789abcdef", "client_token": "webhook", "tags": tags });
     let webhook = text(&make("gateway.EventService/CreateWebhook", webhook).await["webhook"]["webhook_id"]);
 
     let subnets = make("network.NetworkService/DescribeSubnets", json!({})).await;
     let interface = json!({ "subnet_id": subnets["subnets"][0]["subnet_id"], "description": "second", "tags": tags });
     make("network.NetworkService/CreateNetworkInterface", interface).await;
-    let allocation = text(&make("network.NetworkService/AllocateAddress", json!({ "tags": tags })).await["address"]["allocation_id"]);
+    let allocation = text(
+        &make("network.NetworkService/AllocateAddress", json!({ "client_token": "address", "tags": tags })).await["address"]["allocation_id"],
+    );
 
     let shell = json!({ "owners": ["amazon"], "filters": [{ "name": "name", "values": ["gureum-shell"] }] });
     let image = text(&make("compute.ComputeService/DescribeImages", shell).await["images"][0]["image_id"]);
@@ -110,8 +113,14 @@ async fn one_of_everything(region: &Deployment) {
 
     make("compute.ComputeService/TerminateInstances", one.clone()).await;
     mine.until("compute.ComputeService/DescribeInstances", one, is("INSTANCE_STATE_TERMINATED")).await;
+    // Its interfaces go when it has ended.
+    mine.until("network.NetworkService/DescribeAddresses", json!({}), |answer| answer["addresses"][0]["association_id"].is_null()).await;
     mine.until("gateway.EventService/DescribeWebhooks", json!({ "webhook_ids": [webhook] }), |answer| {
         answer["webhooks"][0]["dead_letters"].as_u64() > Some(0)
     })
     .await;
+    // What compute does for a launch that it undoes before network made an interface.
+    let end = InstanceEnd { instance_id: "i-00000000000000001".into(), network_interface_ids: vec!["eni-00000000000000001".into()] };
+    let mut network = NetworkPeerServiceClient::new(region.client("network", "000000000801"));
+    network.delete_instance_interfaces(DeleteInstanceInterfacesRequest { instances: vec![end] }).await.unwrap();
 }

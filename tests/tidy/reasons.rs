@@ -5,7 +5,16 @@ use std::collections::BTreeMap;
 use crate::{files, insist, root};
 
 /// Reasons that have several codes on purpose.
-const SEVERAL: [(&str, &str); 0] = [];
+const SEVERAL: [(&str, &str); 8] = [
+    ("AttachmentLimitExceeded", "more than any instance of the type can have, or than this one has left"),
+    ("IdempotentParameterMismatch", "another call, or the same token in a call that is not yet done: that one may be repeated"),
+    ("IncorrectState", "a state that stays, or a change that is under way and will be over"),
+    ("InvalidNetworkInterface.InUse", "an interface that is attached, or an id that a service made twice"),
+    ("InvalidProductInfo", "a code that cannot be one, or one of no product"),
+    ("SecurityGroupsPerInterfaceLimitExceeded", "more groups than a request may name, or than an interface has left"),
+    ("UnsupportedOperation", "a field of a call that is offered, or a whole call"),
+    ("VPCIdNotSpecified", "a field that could have been given, or a launch that finds no default VPC"),
+];
 
 /// gRPC's code of a kind, as `gureum_service::error::code` has it.
 fn code(kind: &str) -> &'static str {

@@ -5,6 +5,7 @@
 mod audit;
 mod audit_events;
 mod harness;
+mod hung_peers;
 mod journeys;
 mod lost_nodes;
 mod random_kills;

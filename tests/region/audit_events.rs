@@ -93,6 +93,9 @@ fn everything_is_told(account: &Account, events: &[CloudEvent]) -> Result<(), St
     let (born, gone) = told(events, "eipalloc-");
     same("allocated addresses", &born, &texts(known.addresses.living.keys().chain(&known.addresses.released)))?;
     same("released addresses", &gone, &texts(known.addresses.released.iter()))?;
+    let (born, _) = told(events, "vol-");
+    let launched = known.instances.all.values().flat_map(|it| &it.volumes);
+    same("created volumes", &born, &texts(known.volumes.living.keys().chain(&known.volumes.deleted).chain(launched)))?;
     groups(account, events)?;
     interfaces(account, events)?;
     states(account, events)

@@ -189,6 +189,10 @@ impl Deployment {
         });
         match receiver.recv_timeout(within) {
             Ok(ready) => Running { kind, settings: Vec::new(), child, log: Some(log), ready },
+            // A fault may end it before it is ready.
+            Err(mpsc::RecvTimeoutError::Disconnected) if !extra.is_empty() => {
+                Running { kind, settings: Vec::new(), child, log: Some(log), ready: String::new() }
+            }
             Err(error) => {
                 let _ = child.kill();
                 let _ = log.join();

@@ -7,6 +7,7 @@ mod audit_events;
 mod door;
 mod dynamic;
 mod harness;
+mod hung_peers;
 mod image_journey;
 mod journeys;
 mod lost_nodes;

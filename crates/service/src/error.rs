@@ -108,11 +108,14 @@ fn unavailable(reason: &str, text: &str) -> Status {
     Status::with_error_details(Code::Unavailable, text, details)
 }
 
-/// A peer's refusal is the caller's answer; a peer that is away is UNAVAILABLE, whatever the transport
+/// A peer's refusal is the caller's answer; a peer that is away or hangs is UNAVAILABLE, whatever the transport
 /// says; a peer's fault is ours.
 fn from_peer(peer: &str, status: Status) -> Status {
     match status.code() {
-        Code::Unavailable | Code::Cancelled | Code::Unknown | Code::DeadlineExceeded if status.get_details_error_info().is_none() => {
+        Code::DeadlineExceeded if status.get_details_error_info().is_none() => {
+            unavailable("ServiceUnavailable", &format!("the {peer} service did not answer in time; try again"))
+        }
+        Code::Unavailable | Code::Cancelled | Code::Unknown if status.get_details_error_info().is_none() => {
             unavailable("ServiceUnavailable", &format!("the {peer} service does not answer; try again"))
         }
         Code::Internal | Code::Unauthenticated | Code::DataLoss => internal(&format!("{peer}: {status}")),
@@ -147,6 +150,13 @@ mod tests {
     fn a_peer_that_is_away_is_unavailable_with_a_time_to_retry() {
         let status = Status::from(Error::Peer { peer: "security", status: Box::new(Status::unknown("transport error")) });
         assert_eq!(status.code(), Code::Unavailable);
+        assert_eq!(status.get_details_retry_info().and_then(|info| info.retry_delay), Some(RETRY_AFTER));
+    }
+
+    #[test]
+    fn a_peer_that_hangs_is_unavailable_and_named() {
+        let status = Status::from(Error::Peer { peer: "network", status: Box::new(Status::deadline_exceeded("late")) });
+        assert_eq!((status.code(), status.message()), (Code::Unavailable, "the network service did not answer in time; try again"));
         assert_eq!(status.get_details_retry_info().and_then(|info| info.retry_delay), Some(RETRY_AFTER));
     }
 

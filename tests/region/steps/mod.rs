@@ -78,6 +78,8 @@ const TABLE: &[Step] = &[
     step(Workflow::AttachInterface, "compute", "network", "WatchAll", Told::Nobody),
     step(Workflow::DetachInterface, "compute", "network", "DescribeInstanceInterfaces", Told::Instance),
     step(Workflow::DetachInterface, "compute", "node", "ApplyInstances", Told::Instance),
+    step(Workflow::AttachVolume, "compute", "node", "ApplyInstances", Told::Instance),
+    step(Workflow::DetachVolume, "compute", "node", "ApplyInstances", Told::Instance),
     step(Workflow::MoveAddress, "compute", "network", "DescribeInstanceInterfaces", Told::Instance),
     step(Workflow::ChangeInstanceGroups, "compute", "network", "ModifyNetworkInterfaceAttribute", Told::Call),
     step(Workflow::Launch, "node-a", "compute", "RegisterNode", Told::Nobody),
@@ -113,6 +115,8 @@ const COMMITS: &[(Workflow, &str, &str)] = &[
     (Workflow::AttachInterface, "network", "NetworkInterfaceChanged"),
     (Workflow::AttachInterface, "compute", "InstanceChanged"),
     (Workflow::DetachInterface, "network", "NetworkInterfaceChanged"),
+    (Workflow::AttachVolume, "compute", "VolumeStateChanged"),
+    (Workflow::DetachVolume, "compute", "VolumeStateChanged"),
     (Workflow::MoveAddress, "network", "AddressMoved"),
 ];
 

@@ -32,6 +32,7 @@ pub async fn take_down(door: &Door) {
         let request = DeleteNetworkInterfaceRequest { network_interface_id, ..Default::default() };
         ask!(door, NetworkServiceClient, delete_network_interface, request).unwrap();
     }
+    take_down_disks(door).await;
     for address in all_pages!(door, NetworkServiceClient, describe_addresses, DescribeAddressesRequest, addresses) {
         let request = ReleaseAddressRequest { allocation_id: address.allocation_id, ..Default::default() };
         ask!(door, NetworkServiceClient, release_address, request).unwrap();
@@ -40,6 +41,34 @@ pub async fn take_down(door: &Door) {
         ask!(door, NetworkServiceClient, delete_vpc, DeleteVpcRequest { vpc_id: vpc.vpc_id, ..Default::default() }).unwrap();
     }
     take_down_security(door).await;
+}
+
+/// What instances left, and what was made of them. A snapshot goes after the images that are made of it.
+async fn take_down_disks(door: &Door) {
+    for image in all_pages!(door, ComputeServiceClient, describe_images, DescribeImagesRequest, images) {
+        if image.owner_alias.is_empty() {
+            let request = DeregisterImageRequest { image_id: image.image_id, ..Default::default() };
+            ask!(door, ComputeServiceClient, deregister_image, request).unwrap();
+        }
+    }
+    until("every disk's end", async || {
+        let mut kept = Vec::new();
+        for snapshot in all_pages!(door, ComputeServiceClient, describe_snapshots, DescribeSnapshotsRequest, snapshots) {
+            let request = DeleteSnapshotRequest { snapshot_id: snapshot.snapshot_id, ..Default::default() };
+            if snapshot.owner_alias.is_empty() {
+                kept.extend(ask!(door, ComputeServiceClient, delete_snapshot, request).err());
+            }
+        }
+        for volume in all_pages!(door, ComputeServiceClient, describe_volumes, DescribeVolumesRequest, volumes) {
+            let request = DeleteVolumeRequest { volume_id: volume.volume_id.clone(), ..Default::default() };
+            match ask!(door, ComputeServiceClient, delete_volume, request) {
+                Ok(_) => kept.push(tonic::Status::aborted(format!("{} is being deleted", volume.volume_id))),
+                Err(status) => kept.push(status),
+            }
+        }
+        if kept.is_empty() { Ok(()) } else { Err(format!("{kept:?}")) }
+    })
+    .await;
 }
 
 /// A group that a hold still keeps after its interfaces are gone is a leak; security learns of their end a moment later.

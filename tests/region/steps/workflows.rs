@@ -40,6 +40,8 @@ pub enum Workflow {
     DeleteInterface,
     AttachInterface,
     DetachInterface,
+    AttachVolume,
+    DetachVolume,
     /// An elastic IP from an interface to an instance.
     MoveAddress,
     ChangeInstanceGroups,
@@ -57,6 +59,7 @@ pub struct Things {
     pub instance: String,
     pub interface: String,
     pub attachment: String,
+    pub volume: String,
     pub allocation: String,
 }
 
@@ -100,6 +103,16 @@ impl Workflow {
             things.attachment = attached.attachment_id;
             until("the second interface to show", || shows_interfaces(door, &things, 2)).await;
         }
+        if matches!(self, Self::AttachVolume | Self::DetachVolume) {
+            let availability_zone = instances(door).await[0].placement.clone().unwrap().availability_zone;
+            let request = CreateVolumeRequest { availability_zone, size_gib: Some(1), client_token: token("volume"), ..Default::default() };
+            things.volume = ask!(door, ComputeServiceClient, create_volume, request).unwrap().volume.unwrap().volume_id;
+            until("the volume to be there", || volume_is(door, &things, VolumeState::Available)).await;
+        }
+        if self == Self::DetachVolume {
+            ask!(door, ComputeServiceClient, attach_volume, attach_volume_request(&things)).unwrap();
+            until("the volume to be attached", || volume_is(door, &things, VolumeState::InUse)).await;
+        }
         if self == Self::MoveAddress {
             let address = ask!(door, NetworkServiceClient, allocate_address, AllocateAddressRequest::default()).unwrap().address.unwrap();
             things.allocation = address.allocation_id;
@@ -121,6 +134,8 @@ impl Workflow {
             | Self::Terminate
             | Self::AttachInterface
             | Self::DetachInterface
+            | Self::AttachVolume
+            | Self::DetachVolume
             | Self::MoveAddress
             | Self::ChangeInstanceGroups => true,
             Self::Birth
@@ -190,6 +205,12 @@ impl Workflow {
                 let attachment_id = things.attachment.clone();
                 let request = DetachNetworkInterfaceRequest { attachment_id, client_token: token("detach"), ..Default::default() };
                 attempt!(door, NetworkServiceClient, detach_network_interface, request).map(drop)
+            }
+            Self::AttachVolume => attempt!(door, ComputeServiceClient, attach_volume, attach_volume_request(things)).map(drop),
+            Self::DetachVolume => {
+                let volume_id = things.volume.clone();
+                let request = DetachVolumeRequest { volume_id, client_token: token("detach"), ..Default::default() };
+                attempt!(door, ComputeServiceClient, detach_volume, request).map(drop)
             }
             Self::MoveAddress => {
                 let request = AssociateAddressRequest {
@@ -268,6 +289,8 @@ impl Workflow {
             Self::DeleteInterface => count("interfaces", interfaces(door).await.len(), 0),
             Self::AttachInterface => shows_interfaces(door, things, 2).await,
             Self::DetachInterface => shows_interfaces(door, things, 1).await,
+            Self::AttachVolume => volume_is(door, things, VolumeState::InUse).await,
+            Self::DetachVolume => volume_is(door, things, VolumeState::Available).await,
             Self::MoveAddress => {
                 let instance = only_instance(door, InstanceState::Running).await?;
                 let address =
@@ -338,6 +361,29 @@ fn attach_request(things: &Things) -> AttachNetworkInterfaceRequest {
         client_token: token("attach"),
         ..Default::default()
     }
+}
+
+fn attach_volume_request(things: &Things) -> AttachVolumeRequest {
+    AttachVolumeRequest {
+        volume_id: things.volume.clone(),
+        instance_id: things.instance.clone(),
+        device: "/dev/sdf".into(),
+        client_token: token("volume"),
+        ..Default::default()
+    }
+}
+
+/// The volume is so, the instance shows it accordingly, and its node knows.
+async fn volume_is(door: &Door, things: &Things, state: VolumeState) -> Result<(), String> {
+    let request = DescribeVolumesRequest { volume_ids: vec![things.volume.clone()], ..Default::default() };
+    let volume = ask!(door, ComputeServiceClient, describe_volumes, request).unwrap().volumes.remove(0);
+    let passing = volume.attachments.iter().filter(|at| at.state() != VolumeAttachmentState::Attached).count();
+    if volume.state() != state || passing > 0 {
+        return Err(format!("{:?} {:?}", volume.state(), volume.attachments));
+    }
+    let instance = only_instance(door, InstanceState::Running).await?;
+    count("volumes of the instance", instance.block_device_mappings.len(), if state == VolumeState::InUse { 2 } else { 1 })?;
+    settled(&instance)
 }
 
 fn tag_request(things: &Things) -> TagAll {

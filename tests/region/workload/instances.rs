@@ -60,10 +60,11 @@ pub async fn act(client: &mut Client) {
 
 async fn launch(client: &mut Client) {
     let some = client.chance.below(2) == 0;
+    let own_image = client.pick(client.known.images.images.clone()).filter(|_| client.chance.below(3) == 0);
     let spec = LaunchSpec {
         key_name: client.pick(client.known.keys.living.keys().cloned()).filter(|_| some),
         security_group_ids: client.pick(client.known.groups.living.keys().cloned()).filter(|_| some).into_iter().collect(),
-        ..launch_spec(&client.image)
+        ..launch_spec(&own_image.unwrap_or_else(|| client.image.clone()))
     };
     // A template says the same again.
     let by_template = client.pick(client.known.templates.living.keys().cloned()).filter(|_| client.chance.below(3) == 0);
@@ -92,7 +93,8 @@ async fn launch(client: &mut Client) {
                 assert_eq!(client.known.instances.all.insert(it.instance_id, known), None, "an instance was launched twice");
             }
         }
-        Err(status) => client.refused("RunInstances", &status, &["InsufficientInstanceCapacity"]),
+        // There is no room, or the image is still being made.
+        Err(status) => client.refused("RunInstances", &status, &["InsufficientInstanceCapacity", "InvalidAMIID.Unavailable"]),
     }
 }
 
@@ -129,6 +131,7 @@ async fn terminate(client: &mut Client, id: String) {
     now_at(client, &id, InstanceState::Terminated);
     let primary = client.known.instances.all[&id].primary_interface.clone();
     client.known.interfaces.freed_by(&id);
+    client.known.volumes.freed_by(&id);
     client.known.addresses.freed_by(&primary);
 }
 
@@ -137,19 +140,13 @@ pub async fn audit(account: &Account) {
     let found: BTreeSet<String> = all.iter().map(|it| it.instance_id.clone()).collect();
     assert_eq!(found.len(), all.len(), "an instance is listed twice");
     assert_eq!(found, account.known.instances.all.keys().cloned().collect(), "instances found, and acknowledged");
-    let mut volumes = BTreeSet::new();
     for it in &all {
         let known = &account.known.instances.all[&it.instance_id];
         assert_eq!((it.state(), &it.client_token), (known.goal, &known.token), "{}", it.instance_id);
-        let has: BTreeSet<String> = it.block_device_mappings.iter().map(|mapping| mapping.volume_id.clone()).collect();
         if known.goal != InstanceState::Terminated {
-            assert_eq!(has, known.volumes, "the volumes of {}", it.instance_id);
-        }
-        for volume in has {
-            assert!(volumes.insert(volume), "a volume is in two instances");
+            let has: BTreeSet<&String> = it.block_device_mappings.iter().map(|mapping| &mapping.volume_id).collect();
+            let wanted = known.volumes.iter().chain(account.known.volumes.of(&it.instance_id)).collect();
+            assert_eq!(has, wanted, "the volumes of {}", it.instance_id);
         }
     }
-    let found = all_pages!(account.door, ComputeServiceClient, describe_volumes, DescribeVolumesRequest, volumes);
-    let found: BTreeSet<String> = found.into_iter().map(|volume| volume.volume_id).collect();
-    assert_eq!(found, volumes, "volumes found, and those that instances have");
 }

@@ -7,11 +7,13 @@
 mod addresses;
 mod client;
 mod groups;
+mod images;
 mod instances;
 mod interfaces;
 mod keys;
 mod tags;
 mod templates;
+mod volumes;
 
 use futures::future::BoxFuture;
 
@@ -25,6 +27,8 @@ pub struct Known {
     pub instances: instances::Instances,
     pub interfaces: interfaces::Interfaces,
     pub addresses: addresses::Addresses,
+    pub volumes: volumes::Volumes,
+    pub images: images::Images,
     pub templates: templates::Templates,
     pub tags: tags::Tags,
 }
@@ -37,6 +41,8 @@ impl Known {
         self.instances.merge(other.instances);
         self.interfaces.merge(other.interfaces);
         self.addresses.merge(other.addresses);
+        self.volumes.merge(other.volumes);
+        self.images.merge(other.images);
         self.templates.merge(other.templates);
         self.tags.merge(other.tags);
     }
@@ -58,13 +64,15 @@ macro_rules! kind {
     };
 }
 
-/// Everything that clients do. Volumes, snapshots and images have their place here when they can be made.
+/// Everything that clients do.
 pub const KINDS: &[Kind] = &[
     kind!(groups, 3),
     kind!(keys, 1),
     kind!(instances, 8),
     kind!(interfaces, 5),
     kind!(addresses, 5),
+    kind!(volumes, 4),
+    kind!(images, 2),
     kind!(templates, 1),
     kind!(tags, 2),
 ];

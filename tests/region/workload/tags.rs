@@ -25,6 +25,7 @@ impl Tags {
 /// Every resource of the client that can be tagged.
 fn resources(known: &super::Known) -> Vec<String> {
     let living = known.groups.living.keys().chain(known.interfaces.living.keys()).chain(known.addresses.living.keys());
+    let living = living.chain(known.volumes.living.keys()).chain(&known.images.images);
     living.chain(known.templates.living.keys()).chain(known.instances.living().map(|(id, _)| id)).cloned().collect()
 }
 

@@ -90,6 +90,12 @@ impl Deployment {
         }
     }
 
+    /// SIGSTOP or SIGCONT: the process stands still, and goes on.
+    pub fn signal(&self, name: &str, signal: &str) {
+        let pid = self.running[name].child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
     /// Starts a killed service again and answers how long it took to accept.
     pub fn restart(&mut self, name: &str) -> Duration {
         let dead = self.running.remove(name).unwrap();

@@ -22,11 +22,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A whole region, each service its own process, a node in each zone.
 pub fn region() -> Deployment {
+    region_with(&[])
+}
+
+/// The same, with settings of compute.
+pub fn region_with(settings: &[&str]) -> Deployment {
     let mut region = Deployment::new();
     // A slice of the loopback range of this test's own.
     region.start("security", "security", &[], &[]);
     region.start("network", "network", &["security"], &["settings.public_pool=[\"127.250.0.0/16\"]"]);
-    region.start("compute", "compute", &["security", "network"], &[]);
+    region.start("compute", "compute", &["security", "network"], settings);
     for zone in ["a", "b", "c"] {
         let (name, zone) = (format!("settings.name=node-{zone}"), format!("settings.zone={zone}"));
         region.start(

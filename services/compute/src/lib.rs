@@ -81,6 +81,7 @@ pub async fn run(
         instances: Waker::default(),
         launches: Waker::default(),
         interfaces: Waker::default(),
+        awaited: core::Awaited::default(),
         network_followed: Followed::new("network"),
         turns: core::Turns::default(),
         in_flight: core::InFlight::default(),

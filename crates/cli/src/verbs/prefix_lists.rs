@@ -5,8 +5,7 @@ use gureum_proto::{
     common::v1::Tag,
     security::v1::{
         CreateManagedPrefixListRequest, DeleteManagedPrefixListRequest, DescribeManagedPrefixListsRequest,
-        GetManagedPrefixListEntriesRequest, ManagedPrefixList, ModifyManagedPrefixListRequest, PrefixListEntry,
-        RemovePrefixListEntry,
+        GetManagedPrefixListEntriesRequest, ManagedPrefixList, ModifyManagedPrefixListRequest, PrefixListEntry, RemovePrefixListEntry,
     },
 };
 
@@ -161,7 +160,8 @@ pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failur
         }
         Verb::Remove { list, cidrs, version } => {
             let remove_entries = cidrs.into_iter().map(|cidr| RemovePrefixListEntry { cidr }).collect();
-            modify(list, ModifyManagedPrefixListRequest { remove_entries, current_version: version, ..Default::default() }, client, out).await
+            modify(list, ModifyManagedPrefixListRequest { remove_entries, current_version: version, ..Default::default() }, client, out)
+                .await
         }
         Verb::Set { list, name, max } => {
             let change = ModifyManagedPrefixListRequest { prefix_list_name: name, max_entries: max, ..Default::default() };

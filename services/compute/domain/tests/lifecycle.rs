@@ -305,7 +305,14 @@ impl Region {
     fn report(&mut self, number: u128) -> Result<(), TestCaseError> {
         let Some(on) = self.on.get(&number).filter(|_| self.nodes.get(&number) == Some(&Reach::Up)) else { return Ok(()) };
         let instance = launched().id;
-        let report = Report { instance, node: node(number), generation: on.generation, seen: on.seen.clone(), unreachable: on.unreachable };
+        let report = Report {
+            instance,
+            node: node(number),
+            generation: on.generation,
+            live_generation: on.generation,
+            seen: on.seen.clone(),
+            unreachable: on.unreachable,
+        };
         self.late.get_or_insert(report.clone());
         self.receive(&report)
     }
@@ -553,7 +560,14 @@ fn an_older_generation_is_ignored() {
         Ok(Decision::Change(next)) => *next,
         other => panic!("{other:?}"),
     };
-    let report = |generation, from| Report { instance: stopping.id, node: node(from), generation, seen: Seen::Stopped, unreachable: false };
+    let report = |generation, from| Report {
+        instance: stopping.id,
+        node: node(from),
+        generation,
+        live_generation: generation,
+        seen: Seen::Stopped,
+        unreachable: false,
+    };
     assert_eq!(observe(&stopping, &report(stopping.generation - 1, 1), NOW), Observation::Stale);
     assert_eq!(observe(&stopping, &report(stopping.generation, 2), NOW), Observation::Disowned);
     assert!(matches!(observe(&stopping, &report(stopping.generation, 1), NOW), Observation::Change(_)));
@@ -566,6 +580,7 @@ fn a_failed_launch_is_undone_and_a_failed_start_is_stopped() {
             instance: it.id,
             node: node(1),
             generation: it.generation,
+            live_generation: it.generation,
             seen: Seen::Failed("no disk".to_owned()),
             unreachable: false,
         };

@@ -191,7 +191,9 @@ fn covers(peer: Peer, side: &Side, directory: &impl Directory) -> bool {
         (Peer::Ipv4(network), IpAddr::V4(address)) => network.contains(&address),
         (Peer::Ipv6(network), IpAddr::V6(address)) => network.contains(&address),
         (Peer::Ipv4(_), IpAddr::V6(_)) | (Peer::Ipv6(_), IpAddr::V4(_)) => false,
-        (Peer::PrefixList(id), address) => directory.prefix_list(id).is_some_and(|list| list.networks().any(|network| network.contains(&address))),
+        (Peer::PrefixList(id), address) => {
+            directory.prefix_list(id).is_some_and(|list| list.networks().any(|network| network.contains(&address)))
+        }
         (Peer::Group(id), _) => side.groups.contains(&id),
     }
 }

@@ -117,7 +117,8 @@ impl NewList {
         let named = check_name(name, violations);
         let family = [AddressFamily::Ipv4, AddressFamily::Ipv6].into_iter().find(|family| family.as_str() == address_family);
         if family.is_none() {
-            violations.add("address_family", format!("Value ({address_family}) for parameter AddressFamily is invalid: expected IPv4 or IPv6"));
+            violations
+                .add("address_family", format!("Value ({address_family}) for parameter AddressFamily is invalid: expected IPv4 or IPv6"));
         }
         let max_entries = parse_size(max_entries, violations);
         let entries = parse_entries("entries", entries, violations);

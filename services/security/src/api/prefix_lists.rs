@@ -127,7 +127,8 @@ pub fn entries(
         Ok(version) => view.prefix_list_version(id, version),
         Err(_) => None,
     };
-    let missing = || PrefixListError::NoVersion { id, version: wanted, oldest: prefix_list::oldest_kept(current.version), current: current.version };
+    let missing =
+        || PrefixListError::NoVersion { id, version: wanted, oldest: prefix_list::oldest_kept(current.version), current: current.version };
     let entries = entries.ok_or_else(missing)?;
     let page = PageRequest::new(request.page_size, &request.page_token, &("prefix list entries", scope, id, wanted))?;
     // The next page begins by its place: a version's entries never change.

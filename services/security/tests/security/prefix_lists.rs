@@ -60,11 +60,8 @@ async fn authorize(region: &Region, group_id: &str, list: &str) -> Result<(), to
         prefix_lists: vec![PrefixListPeer { prefix_list_id: list.into(), ..Default::default() }],
         ..Default::default()
     };
-    let request = AuthorizeSecurityGroupIngressRequest {
-        group_id: group_id.into(),
-        ip_permissions: vec![permission],
-        ..Default::default()
-    };
+    let request =
+        AuthorizeSecurityGroupIngressRequest { group_id: group_id.into(), ip_permissions: vec![permission], ..Default::default() };
     region.user().authorize_security_group_ingress(request).await.map(drop)
 }
 

@@ -574,6 +574,34 @@ fn an_older_generation_is_ignored() {
 }
 
 #[test]
+fn an_address_is_let_go_when_the_node_runs_without_it() {
+    const ADDRESS: [&str; 1] = ["127.8.0.1"];
+    let reported = |it: Instance, live_generation| {
+        let generation = it.generation;
+        let report = Report { instance: it.id, node: node(1), generation, live_generation, seen: Seen::Running, unreachable: false };
+        match observe(&it, &report, NOW) {
+            Observation::Change(next) => *next,
+            other => panic!("{other:?}"),
+        }
+    };
+    let first = running().generation;
+    let holding = reported(running(), first);
+    assert!(!modify::has_let_go(&holding, ADDRESS), "the record says that it has it");
+    let mut without = holding.interfaces.clone();
+    without[0].public = None;
+    let lost = match modify::interfaces(&holding, without) {
+        Decision::Change(next) => *next,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(lost.generation, first + 1, "the node hears of it");
+    assert!(!modify::has_let_go(&lost, ADDRESS));
+    let told = reported(lost, first);
+    assert!(!modify::has_let_go(&told, ADDRESS), "the node knows, and still runs as before");
+    assert!(modify::has_let_go(&reported(told, first + 1), ADDRESS));
+    assert!(modify::has_let_go(&stopped(), ADDRESS), "what is off holds nothing");
+}
+
+#[test]
 fn a_failed_launch_is_undone_and_a_failed_start_is_stopped() {
     let failed = |it: &Instance| {
         let report = Report {

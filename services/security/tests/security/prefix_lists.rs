@@ -134,7 +134,7 @@ async fn lists_are_filtered_tagged_watched_and_kept_apart() {
     };
     for (name, value) in [("prefix-list-name", "on?"), ("tag:for", "one"), ("prefix-list-id", one.prefix_list_id.as_str())] {
         let found = region.user().describe_managed_prefix_lists(describe(name, value)).await.unwrap().into_inner().prefix_lists;
-        assert_eq!(found, [one.clone()], "{name}");
+        assert_eq!(found, std::slice::from_ref(&one), "{name}");
     }
     let tag = CreateTagsRequest {
         resource_ids: vec![other.prefix_list_id.clone()],

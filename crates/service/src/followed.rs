@@ -35,8 +35,17 @@ struct Inner {
 struct Progress {
     /// Everything up to this sequence was read, and its rows are open or applied.
     reached: u64,
-    /// Rows that are not yet as the peer told, and the sequence that told so last.
-    open: BTreeMap<String, u64>,
+    /// Rows that are not yet as the peer told.
+    open: BTreeMap<String, Open>,
+}
+
+/// What of a row is not yet applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Open {
+    /// Nothing from this sequence on.
+    from: u64,
+    /// The last sequence that told something.
+    to: u64,
 }
 
 /// Rows that a run is about to apply, with the sequences that it will have applied.
@@ -57,14 +66,19 @@ impl Followed {
     pub fn open<'a>(&self, keys: impl IntoIterator<Item = &'a String>, sequence: u64) {
         let mut progress = self.progress();
         for key in keys {
-            let told = progress.open.entry(key.clone()).or_default();
-            *told = sequence.max(*told);
+            let open = progress.open.entry(key.clone()).or_insert(Open { from: sequence, to: sequence });
+            *open = Open { from: sequence.min(open.from), to: sequence.max(open.to) };
         }
     }
 
     /// Whether a row is not yet as the peer told.
     pub fn is_open(&self, key: &str) -> bool {
         self.progress().open.contains_key(key)
+    }
+
+    /// The rows that are not yet as the peer told: to be looked at again when a peer that was away is back.
+    pub fn open_keys(&self) -> Vec<String> {
+        self.progress().open.keys().cloned().collect()
     }
 
     /// Notes that everything up to here was read and opened.
@@ -78,16 +92,17 @@ impl Followed {
     /// What a run applies that now asks the peer about these rows.
     pub fn begin<'a>(&self, keys: impl IntoIterator<Item = &'a String>) -> Applying {
         let progress = self.progress();
-        let open = keys.into_iter().filter_map(|key| progress.open.get(key).map(|told| (key.clone(), *told)));
+        let open = keys.into_iter().filter_map(|key| progress.open.get(key).map(|open| (key.clone(), open.to)));
         Applying(open.collect())
     }
 
-    /// Notes that what a run asked for is committed. Rows of which the peer told more meanwhile stay open.
+    /// Notes that what a run asked for is committed. Rows of which the peer told more meanwhile stay open for that.
     pub fn applied(&self, applying: Applying) {
         let mut progress = self.progress();
-        for (key, told) in applying.0 {
-            if progress.open.get(&key) == Some(&told) {
-                progress.open.remove(&key);
+        for (key, to) in applying.0 {
+            match progress.open.get_mut(&key) {
+                Some(open) if open.to > to => open.from = to + 1,
+                Some(_) | None => drop(progress.open.remove(&key)),
             }
         }
         drop(progress);
@@ -98,7 +113,7 @@ impl Followed {
         let progress = self.progress();
         let prefix = format!("{scope}/");
         let of_scope = progress.open.range(prefix.clone()..).take_while(|(key, _)| key.starts_with(&prefix));
-        progress.reached < wanted || of_scope.into_iter().any(|(_, told)| *told <= wanted)
+        progress.reached < wanted || of_scope.into_iter().any(|(_, open)| open.from <= wanted)
     }
 
     /// Waits until what the current call must show of this peer is there. Costs nothing if it is.
@@ -157,13 +172,15 @@ mod tests {
         });
         followed.open([&mine, &key("000000000001/us-east-1")], 7);
         followed.reached(9);
+        let scope = Scope::default();
+        // What came later does not hide what came first.
+        followed.open([&mine], 8);
+        assert!(followed.is_behind(&scope, 7));
         let applying = followed.begin([&mine]);
         followed.open([&mine], 9);
         followed.applied(applying);
         assert!(followed.is_open(&mine), "the peer told more meanwhile");
-        tokio::task::yield_now().await;
-        let applying = followed.begin([&mine]);
-        followed.applied(applying);
+        assert!(!followed.is_behind(&scope, 8) && followed.is_behind(&scope, 9));
         assert_eq!(reader.await.map_err(|error| error.to_string()), Ok(Ok(())), "another scope's row is no matter");
     }
 

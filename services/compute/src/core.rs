@@ -55,6 +55,8 @@ pub struct Core {
     pub due: Waker<DueKey>,
     /// Wakes the loop that reads instances' interfaces anew, by the instances' keys.
     pub interfaces: Waker<String>,
+    /// Instances that the loop of interfaces looks at again when their records change.
+    pub awaited: Awaited,
     /// How far network is followed: what shows its data waits for it.
     pub network_followed: Followed,
     pub turns: Turns,
@@ -98,6 +100,31 @@ impl Core {
     pub fn random(&self) -> u64 {
         // The low half is as random as the whole.
         self.ids.next_number() as u64
+    }
+}
+
+/// Instances whose nodes have yet to carry out what network waits for, by their keys. Rebuilt after a restart
+/// by following network.
+#[derive(Default)]
+pub struct Awaited(Mutex<HashSet<String>>);
+
+impl Awaited {
+    fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub fn insert(&self, key: String) {
+        self.lock().insert(key);
+    }
+
+    pub fn remove(&self, key: &str) {
+        self.lock().remove(key);
+    }
+
+    /// Those of these keys that are awaited.
+    pub fn among<'a>(&self, keys: impl Iterator<Item = &'a String>) -> Vec<String> {
+        let awaited = self.lock();
+        if awaited.is_empty() { Vec::new() } else { keys.filter(|key| awaited.contains(*key)).cloned().collect() }
     }
 }
 

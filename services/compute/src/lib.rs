@@ -83,6 +83,7 @@ pub async fn run(
         launches: Waker::default(),
         due: Waker::default(),
         interfaces: Waker::default(),
+        awaited: core::Awaited::default(),
         network_followed: Followed::new("network"),
         turns: core::Turns::default(),
         in_flight: core::InFlight::default(),

@@ -16,11 +16,14 @@ use gureum_proto::clock::v1::clock_peer_service_server::ClockPeerServiceServer;
 use gureum_store::{DurableEngine, EngineError, MemoryEngine, Options, Store, Tables};
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, UnixListener};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
     service::Routes,
-    transport::{Certificate, Identity, Server, ServerTlsConfig, server::Router},
+    transport::{
+        Certificate, Identity, Server, ServerTlsConfig,
+        server::{Router, TcpIncoming},
+    },
 };
 
 use crate::{
@@ -197,7 +200,9 @@ impl<T: Tables> Service<T> {
                 let listener =
                     TcpListener::bind(address).await.map_err(|source| StartError::Listen { listen: self.listen.clone(), source })?;
                 ready();
-                futures::future::Either::Right(router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop))
+                futures::future::Either::Right(
+                    router.serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop),
+                )
             }
         };
         tracing::info!(service = self.name, listen = %self.listen, "serving");

@@ -15,7 +15,7 @@ use crate::{
     outbox::{OutboxEvent, sequence_key},
     schema::Tables,
     table::{Record, Table},
-    token::TokenRecord,
+    token::{Recall, TokenKey, TokenRecord},
     transaction::Transaction,
 };
 
@@ -68,6 +68,17 @@ impl<T: Tables> State<T> {
     /// Events after a sequence, in order.
     pub fn events_after(&self, sequence: u64) -> impl Iterator<Item = &OutboxEvent> {
         self.outbox.scan("", Some(&sequence_key(sequence))).map(|row| &row.record)
+    }
+
+    /// What is known of a client token used with these parameters, at this time. Calls that are still being
+    /// decided are not known here: that is for whoever lets calls with one token go one after another.
+    pub fn recall(&self, key: &TokenKey, fingerprint: u128, now: Timestamp) -> Recall {
+        match self.tokens.get(key.as_str()) {
+            Some(token) if token.is_expired(now) => Recall::New,
+            Some(token) if token.fingerprint == format!("{fingerprint:032x}") => Recall::Answered(token.answer.clone()),
+            Some(_) => Recall::Mismatch,
+            None => Recall::New,
+        }
     }
 
     pub(crate) fn load(&mut self, change: &Change) -> Result<(), EngineError> {

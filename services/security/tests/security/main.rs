@@ -212,7 +212,7 @@ async fn a_message_too_large_and_garbage_end_nothing() {
     let region = Region::start().await;
     region.default_group("1").await;
     let huge = CreateSecurityGroupRequest { group_name: "x".repeat(5 << 20), description: "d".into(), ..Default::default() };
-    assert_eq!(region.user().create_security_group(huge).await.unwrap_err().code(), Code::OutOfRange);
+    assert_eq!(region.user().create_security_group(huge).await.unwrap_err().code(), Code::ResourceExhausted);
     region.send_garbage().await;
     assert_eq!(region.groups().await.len(), 1);
 }

@@ -7,6 +7,7 @@ mod audit_events;
 mod harness;
 mod hung_peers;
 mod journeys;
+mod late_answers;
 mod lost_nodes;
 mod random_kills;
 mod region;

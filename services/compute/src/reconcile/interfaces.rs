@@ -161,17 +161,26 @@ impl Interfaces {
         let moving = seen.moving.clone();
         let (places, scope_of, of) = (core.places.clone(), scope.clone(), ids.to_vec());
         let written = core.commit(move |tx| {
+            let mut changed = false;
             for id in of {
                 let Some(row) = tx.instances.get(&InstanceRow::list_key(&scope_of, id)).cloned() else { continue };
                 if let Decision::Change(next) = modify::interfaces(&row, seen.of(id)) {
                     put_instance(tx, &places, *next, "");
+                    changed = true;
                 }
             }
+            changed
         });
-        if let Err(error) = written.await {
-            return Outcome::Retry { reason: error.to_string() };
+        let changed = match written.await {
+            Ok(changed) => changed,
+            Err(error) => return Outcome::Retry { reason: error.to_string() },
+        };
+        match self.settle(scope, moving).await {
+            // What network told between the answer and this commit was held against what was known before it, and may
+            // have looked like nothing new.
+            Outcome::Settled if changed => Outcome::Moved,
+            outcome => outcome,
         }
-        self.settle(scope, moving).await
     }
 
     /// Tells network of what the nodes have carried out. An instance that is off has nothing to carry out.

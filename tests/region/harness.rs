@@ -152,10 +152,19 @@ impl Deployment {
         InterceptedService::new(peer.channel(), InScope { account: account.to_owned(), region: "us-east-1".to_owned() })
     }
 
+    /// Where the gateway's door is.
+    pub fn address(&self) -> String {
+        self.running["gateway"].door().unwrap().to_owned()
+    }
+
+    /// A connection to the region's front door, without TLS.
+    pub fn channel(&self) -> Channel {
+        Endpoint::from_shared(format!("http://{}", self.address())).unwrap().connect_lazy()
+    }
+
     /// The region's front door, for an account. Only where a gateway runs.
     pub fn door(&self, account: &str) -> Door {
-        let address = self.running["gateway"].door().unwrap();
-        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+        let channel = self.channel();
         Door { channel, scope: InScope { account: account.to_owned(), region: "us-east-1".to_owned() } }
     }
 
@@ -192,8 +201,21 @@ impl Deployment {
         }
     }
 
+    /// Where a service keeps its state.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Ends all services in order, and fails if any complained.
     pub fn finish(mut self) {
+        self.end();
+        let complaints = self.complaints.lock().unwrap();
+        let unexpected: Vec<_> = complaints.iter().filter(|line| !self.expected.iter().any(|text| line.contains(text))).collect();
+        assert!(unexpected.is_empty(), "services complained:\n{unexpected:#?}");
+    }
+
+    /// Ends all services in order; what they stored stays where it is.
+    pub fn end(&mut self) {
         let names = self.names();
         for name in names.iter().rev() {
             let running = self.running.get_mut(name).unwrap();
@@ -205,9 +227,6 @@ impl Deployment {
             }
             assert!(status.success(), "{name} ended with {status}");
         }
-        let complaints = self.complaints.lock().unwrap();
-        let unexpected: Vec<_> = complaints.iter().filter(|line| !self.expected.iter().any(|text| line.contains(text))).collect();
-        assert!(unexpected.is_empty(), "services complained:\n{unexpected:#?}");
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The instance once it is in this state.
-async fn wait_for(door: &Door, id: &str, state: InstanceState) -> Instance {
+pub async fn wait_for(door: &Door, id: &str, state: InstanceState) -> Instance {
     let patience = monotonic() + PATIENCE;
     loop {
         let request = DescribeInstancesRequest { instance_ids: vec![id.to_owned()], ..Default::default() };
@@ -41,7 +41,7 @@ async fn wait_for(door: &Door, id: &str, state: InstanceState) -> Instance {
     }
 }
 
-async fn shipped_image(door: &Door, name: &str) -> String {
+pub async fn shipped_image(door: &Door, name: &str) -> String {
     let filter = Filter { name: "name".into(), values: vec![name.into()] };
     let request = DescribeImagesRequest { filters: vec![filter], owners: vec!["amazon".into()], ..Default::default() };
     let found = insist(|| {
@@ -51,12 +51,12 @@ async fn shipped_image(door: &Door, name: &str) -> String {
     found.unwrap().images.remove(0).image_id
 }
 
-fn launch(image_id: &str, token: &str) -> RunInstancesRequest {
+pub fn launch(image_id: &str, token: &str) -> RunInstancesRequest {
     let spec = LaunchSpec { image_id: Some(image_id.to_owned()), instance_type: Some("t3.micro".into()), ..Default::default() };
     RunInstancesRequest { client_token: token.into(), spec: Some(spec), min_count: 1, max_count: 1, ..Default::default() }
 }
 
-async fn run(door: &Door, request: &RunInstancesRequest) -> Instance {
+pub async fn run(door: &Door, request: &RunInstancesRequest) -> Instance {
     let answer =
         insist(|| door.call(ComputeServiceClient::new, request, |mut client, request| async move { client.run_instances(request).await }))
             .await;
@@ -108,7 +108,7 @@ async fn an_instance_lives_through_the_death_of_every_service() {
 }
 
 /// No interface and no volume of what was terminated.
-async fn nothing_left(door: &Door) {
+pub async fn nothing_left(door: &Door) {
     let interfaces = DescribeNetworkInterfacesRequest::default();
     let found =
         insist(|| {

@@ -2,15 +2,24 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
+mod address_moves;
 mod audit;
 mod audit_events;
+mod door;
+mod dynamic;
 mod harness;
 mod hung_peers;
+mod image_journey;
 mod journeys;
 mod late_answers;
 mod lost_nodes;
 mod random_kills;
+mod read_your_writes;
+mod refusals;
 mod region;
 mod security_recovery;
 mod steps;
+mod stored_forms;
+mod traces;
+mod webhooks;
 mod workload;

@@ -50,14 +50,27 @@ pub fn region() -> Deployment {
 
 /// A whole region of this shape.
 pub fn region_like(shape: &Shape) -> Deployment {
+    started(shape, &|_| Vec::new())
+}
+
+/// A whole region with more settings for the service of a name.
+pub fn region_with(more: &dyn Fn(&str) -> Vec<String>) -> Deployment {
+    started(&Shape::default(), more)
+}
+
+fn started(shape: &Shape, more: &dyn Fn(&str) -> Vec<String>) -> Deployment {
     // An address for the door that no other test has, so that nobody takes its port while it is away.
     static DOORS: AtomicU8 = AtomicU8::new(1);
     let door = format!("settings.door=127.251.{}.1:0", DOORS.fetch_add(1, Ordering::Relaxed));
     let mut region = Deployment::new();
-    region.start("security", "security", &[], &[]);
+    let mut start = |name: &str, kind: &'static str, peers: &[&str], settings: &[&str]| {
+        let more = more(name);
+        region.start(name, kind, peers, &[settings, &more.iter().map(String::as_str).collect::<Vec<_>>()].concat());
+    };
+    start("security", "security", &[], &[]);
     // A slice of the loopback range of this test's own.
-    region.start("network", "network", &["security"], &["settings.public_pool=[\"127.250.0.0/16\"]"]);
-    region.start("compute", "compute", &["security", "network"], &[&format!("settings.node_lease_ms={}", shape.lease_ms)]);
+    start("network", "network", &["security"], &["settings.public_pool=[\"127.250.0.0/16\"]"]);
+    start("compute", "compute", &["security", "network"], &[&format!("settings.node_lease_ms={}", shape.lease_ms)]);
     for zone in shape.zones {
         let name = format!("node-{zone}");
         let mut settings = vec![
@@ -69,9 +82,9 @@ pub fn region_like(shape: &Shape) -> Deployment {
         if shape.quick_boots {
             settings.extend(["boot", "stop", "terminate"].map(|what| format!("settings.sim.{what}={}", QUICK)));
         }
-        region.start(&name, "node", &["compute"], &settings.iter().map(String::as_str).collect::<Vec<_>>());
+        start(&name, "node", &["compute"], &settings.iter().map(String::as_str).collect::<Vec<_>>());
     }
-    region.start("gateway", "gateway", &["security", "network", "compute"], &[&door]);
+    start("gateway", "gateway", &["security", "network", "compute"], &[&door]);
     // Whoever is killed is missed by those who watch it.
     region.expect_complaint("registered");
     region

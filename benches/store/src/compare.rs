@@ -111,7 +111,7 @@ async fn gureum(folder: &Path, callers: u64) -> Result<Measured, Failure> {
     Ok(measured)
 }
 
-async fn other<W: Way>(folder: &Path, callers: u64) -> Result<Measured, Failure> {
+async fn other<W: Way<Write = Put>>(folder: &Path, callers: u64) -> Result<Measured, Failure> {
     let folder = tempfile::tempdir_in(folder)?;
     let (writer, thread) = Writer::start(W::open(folder.path())?);
     let mut measured = drive(Target::Other(writer), callers).await?;

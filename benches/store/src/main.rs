@@ -1,6 +1,6 @@
 //! Measures Gureum's store beside the other ways to be durable.
 //!
-//! `gureum-bench-store [compare|costs] [DIRECTORY]`: the directory should be on the disk that is asked
+//! `gureum-bench-store [compare|costs|kills] [DIRECTORY]`: the directory should be on the disk that is asked
 //! about; it is the system's temporary one by default.
 
 #![allow(clippy::disallowed_methods, reason = "a bench measures real time, and there is no region here")]
@@ -17,6 +17,7 @@ use gureum_store::{DurableEngine, EngineError, Options};
 
 mod compare;
 mod costs;
+mod kills;
 mod ways;
 
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -48,10 +49,12 @@ async fn main() -> Result<(), Failure> {
     match what.as_deref() {
         Some("compare") => compare::run(&folder).await,
         Some("costs") => costs::run(&folder).await,
+        Some("kills") => kills::run(&folder),
+        Some(kills::CHILD) => kills::child(&folder).await,
         None => {
             compare::run(&folder).await?;
             costs::run(&folder).await
         }
-        Some(other) => Err(format!("\"{other}\" is not measured here: expected compare or costs").into()),
+        Some(other) => Err(format!("\"{other}\" is not measured here: expected compare, costs or kills").into()),
     }
 }

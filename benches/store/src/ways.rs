@@ -21,8 +21,11 @@ pub struct Put {
 
 /// Makes a group durable before it returns.
 pub trait Way: Send + Sized + 'static {
+    /// What is whole or not there.
+    type Write: Send + 'static;
+
     fn open(folder: &Path) -> Result<Self, Failure>;
-    fn commit(&mut self, group: &[Put]) -> Result<(), Failure>;
+    fn commit(&mut self, group: &[Self::Write]) -> Result<(), Failure>;
     /// Counts all rows, so that opening again is opening for use.
     fn rows(&self) -> usize;
 }
@@ -30,14 +33,19 @@ pub trait Way: Send + Sized + 'static {
 /// As many writes as the store groups at most.
 const GROUP: usize = 512;
 
-type Queued = (Put, oneshot::Sender<()>);
+type Queued<W> = (W, oneshot::Sender<()>);
 
-#[derive(Clone)]
-pub struct Writer(mpsc::Sender<Queued>);
+pub struct Writer<W = Put>(mpsc::Sender<Queued<W>>);
 
-impl Writer {
-    pub fn start(mut way: impl Way) -> (Self, thread::JoinHandle<()>) {
-        let (sender, mut queue) = mpsc::channel::<Queued>(1024);
+impl<W> Clone for Writer<W> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<W: Send + 'static> Writer<W> {
+    pub fn start(mut way: impl Way<Write = W>) -> (Self, thread::JoinHandle<()>) {
+        let (sender, mut queue) = mpsc::channel::<Queued<W>>(1024);
         let writer = thread::spawn(move || {
             while let Some(first) = queue.blocking_recv() {
                 let (mut puts, mut answers) = (vec![first.0], vec![first.1]);
@@ -59,7 +67,7 @@ impl Writer {
         (Self(sender), writer)
     }
 
-    pub async fn put(&self, put: Put) -> Result<(), Failure> {
+    pub async fn put(&self, put: W) -> Result<(), Failure> {
         let (answer, durable) = oneshot::channel();
         self.0.send((put, answer)).await.map_err(|_| "the writer has stopped")?;
         Ok(durable.await?)
@@ -72,7 +80,21 @@ pub struct SledBatch {
     file: File,
 }
 
+impl SledBatch {
+    pub fn database(&self) -> &sled::Db {
+        &self.database
+    }
+
+    pub fn commit_batch(&mut self, batch: sled::Batch) -> Result<(), Failure> {
+        self.database.apply_batch(batch)?;
+        self.database.flush()?;
+        Ok(self.file.sync_data()?)
+    }
+}
+
 impl Way for SledBatch {
+    type Write = Put;
+
     fn open(folder: &Path) -> Result<Self, Failure> {
         let path = folder.join("sled");
         let database = loop {
@@ -90,9 +112,7 @@ impl Way for SledBatch {
             batch.insert(put.key.as_bytes(), put.value.as_slice());
             batch.insert([put.index.as_bytes(), put.key.as_bytes()].concat(), &[]);
         }
-        self.database.apply_batch(batch)?;
-        self.database.flush()?;
-        Ok(self.file.sync_data()?)
+        self.commit_batch(batch)
     }
 
     fn rows(&self) -> usize {
@@ -104,6 +124,8 @@ impl Way for SledBatch {
 pub struct RawAppend(File);
 
 impl Way for RawAppend {
+    type Write = Put;
+
     fn open(folder: &Path) -> Result<Self, Failure> {
         Ok(Self(OpenOptions::new().create(true).append(true).open(folder.join("raw"))?))
     }

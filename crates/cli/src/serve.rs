@@ -55,12 +55,13 @@ pub async fn run(args: Args, _out: &Output) -> Result<(), Failure> {
     if args.check {
         return Ok(());
     }
+    let kind = member.kind();
+    let _telemetry = telemetry::start(member.telemetry(), &format!("gureum-{kind}"));
     let shutdown = CancellationToken::new();
     stop_on_signal(shutdown.clone()).map_err(Failure::start)?;
     if args.with_parent {
         tokio::spawn(stop_with_parent(shutdown.clone()));
     }
-    let kind = member.kind();
     run_member(member, shutdown, announce).await.map_err(|error| Failure::service(kind, &error))
 }
 
@@ -82,10 +83,7 @@ fn load(args: &Args) -> Result<Member, Failure> {
 }
 
 fn read<S: DeserializeOwned + Default>(args: &Args) -> Result<ServiceConfig<S>, Failure> {
-    let config: ServiceConfig<S> =
-        ServiceConfig::load(args.config.as_deref(), std::env::vars(), &args.set).map_err(|error| Failure::usage(error.to_string()))?;
-    telemetry::start(&config.telemetry);
-    Ok(config)
+    ServiceConfig::load(args.config.as_deref(), std::env::vars(), &args.set).map_err(|error| Failure::usage(error.to_string()))
 }
 
 fn announce(door: Option<SocketAddr>) {

@@ -118,7 +118,9 @@ fn tone_of(state: &str) -> Tone {
         "running" | "available" | "in-use" | "attached" | "associated" | "completed" | "ok" | "active" => Tone::Good,
         "stopped" | "terminated" | "deleted" | "deregistered" | "detached" => Tone::Quiet,
         "failed" | "error" | "impaired" | "insufficient-data" | "blackhole" => Tone::Bad,
-        "pending" | "stopping" | "shutting-down" | "creating" | "deleting" | "attaching" | "detaching" | "initializing" => Tone::Passing,
+        "pending" | "stopping" | "shutting-down" | "creating" | "deleting" | "attaching" | "detaching" | "initializing" | "waiting" => {
+            Tone::Passing
+        }
         _ => Tone::Plain,
     }
 }

@@ -70,6 +70,24 @@ impl Region {
         let letter = rest.next()?;
         (rest.next().is_none() && ZONE_LETTERS.contains(&letter)).then_some(letter)
     }
+
+    /// AWS's id of a zone: `use1-az1` for the first zone of us-east-1.
+    pub fn zone_id(&self, letter: char) -> String {
+        let parts: Vec<&str> = self.0.split('-').filter(|part| !part.is_empty()).collect();
+        let mut short = String::new();
+        for (place, part) in parts.iter().enumerate() {
+            match *part {
+                "northeast" => short.push_str("ne"),
+                "northwest" => short.push_str("nw"),
+                "southeast" => short.push_str("se"),
+                "southwest" => short.push_str("sw"),
+                part if place == 0 || place + 1 == parts.len() => short.push_str(part),
+                part => short.extend(part.chars().next()),
+            }
+        }
+        let number = ZONE_LETTERS.iter().position(|known| *known == letter).map_or(0, |place| place + 1);
+        format!("{short}-az{number}")
+    }
 }
 
 impl Default for Region {

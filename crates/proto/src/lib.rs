@@ -4,7 +4,7 @@
 //! that the protos declare, and three traits by which the scaffold serves all services alike.
 
 // Generated code; its comments are the protos'.
-#![allow(clippy::all)]
+#![allow(clippy::all, reason = "generated code")]
 
 pub mod codec;
 pub mod validate;

@@ -85,6 +85,11 @@ impl Clock {
         wall_clock()
     }
 
+    /// The wall clock's time now, for what others hold against their own clocks: signatures, certificates.
+    pub fn wall_now() -> Timestamp {
+        wall_clock()
+    }
+
     /// Domain time now.
     pub fn now(&self) -> Timestamp {
         match &*self.0 {

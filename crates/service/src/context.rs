@@ -17,7 +17,15 @@ use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::Instrument;
 
-use crate::{activity::Activity, clock::monotonic, error, metrics::CallMetrics, telemetry};
+use crate::{
+    activity::Activity,
+    bare,
+    clock::monotonic,
+    error,
+    metrics::CallMetrics,
+    sequences::{COMMITTED_HEADER, Learned, Sequences},
+    telemetry,
+};
 
 /// Metadata with the account: 12 digits.
 pub const ACCOUNT_HEADER: &str = "gureum-account";
@@ -43,6 +51,10 @@ pub struct RequestContext {
     /// `00-<trace id>-<span id>-<flags>` as it goes to peers.
     pub traceparent: Arc<str>,
     pub deadline: Instant,
+    /// What its answer must show at least.
+    demanded: Arc<Sequences>,
+    /// What peers have answered on the way.
+    learned: Arc<Learned>,
 }
 
 tokio::task_local! {
@@ -77,7 +89,33 @@ impl RequestContext {
             request_id: Arc::from(format!("{:032x}", ids.next_number())),
             traceparent: Arc::from(child_of(None, ids)),
             deadline: monotonic() + deadline,
+            demanded: Arc::default(),
+            learned: Arc::default(),
         }
+    }
+
+    /// The same call in another scope.
+    pub fn in_scope(self, scope: Scope) -> Self {
+        Self { scope, ..self }
+    }
+
+    /// The same call, which must show this too.
+    pub fn reading_after(self, sequences: &Sequences) -> Self {
+        let mut demanded = Sequences::clone(&self.demanded);
+        demanded.raise_all(sequences);
+        Self { demanded: Arc::new(demanded), ..self }
+    }
+
+    /// What the call must show at least: what its caller demands and what its peers have answered.
+    pub fn read_after(&self) -> Sequences {
+        let mut all = self.learned.all();
+        all.raise_all(&self.demanded);
+        all
+    }
+
+    /// What peers have answered on the way.
+    pub fn learned(&self) -> &Arc<Learned> {
+        &self.learned
     }
 
     fn from_headers(headers: &HeaderMap, ids: &IdSource) -> Result<Self, Refusal> {
@@ -97,6 +135,8 @@ impl RequestContext {
             traceparent: Arc::from(child_of(text(TRACEPARENT_HEADER), ids)),
             // A deadline of years would overflow the clock.
             deadline: monotonic() + deadline.min(Duration::from_secs(24 * 3600)),
+            demanded: Arc::new(Sequences::demanded(headers)?),
+            learned: Arc::default(),
         })
     }
 }
@@ -146,6 +186,8 @@ pub struct ContextLayer {
     pub ids: Arc<IdSource>,
     pub metrics: CallMetrics,
     pub activity: Activity,
+    /// The sequence of the service's last event.
+    pub committed: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
 impl<S> Layer<S> for ContextLayer {
@@ -198,16 +240,16 @@ where
         Ok(context) => context,
         Err(refusal) => return Ok(error::refused(&refusal).into_http()),
     };
-    let span = tracing::info_span!("call", service = layer.service, method = &*method, request_id = &*context.request_id, traceparent = &*context.traceparent, scope = %context.scope);
+    let span = tracing::info_span!("call", otel.name = &*method, otel.kind = "server", service = layer.service, method = &*method, request_id = &*context.request_id, traceparent = &*context.traceparent, scope = %context.scope);
     telemetry::continue_trace(&span, caller.as_deref());
     if let Some(traceparent) = telemetry::traceparent_of(&span) {
         context.traceparent = Arc::from(traceparent);
     }
-    let (request_id, deadline) = (context.request_id.clone(), context.deadline);
+    let (request_id, deadline, learned) = (context.request_id.clone(), context.deadline, context.learned.clone());
     let work = CURRENT.scope(context.clone(), inner.call(request));
     let guarded = AssertUnwindSafe(tokio::time::timeout_at(deadline.into(), work)).catch_unwind();
     let mut response = match guarded.instrument(span.clone()).await {
-        Ok(Ok(Ok(response))) => response,
+        Ok(Ok(Ok(response))) => bare::explain(&method, response),
         Ok(Ok(Err(never))) => match never {},
         Ok(Err(_elapsed)) => Status::deadline_exceeded("the deadline passed before there was an answer").into_http(),
         Err(_panic) => {
@@ -217,6 +259,9 @@ where
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(REQUEST_ID_HEADER, value);
     }
+    let mut committed = learned.all();
+    committed.raise(layer.service, (layer.committed)());
+    committed.write(response.headers_mut(), COMMITTED_HEADER);
     // A unary refusal has its code in the headers; streams and successes begin well.
     let code = response.headers().get("grpc-status").map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()));
     layer.metrics.record(&method, code, started.elapsed());

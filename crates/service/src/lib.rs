@@ -14,16 +14,19 @@
 //! services, and many regions, can share one.
 
 pub mod activity;
+mod bare;
 pub mod clock;
 mod clock_service;
 pub mod config;
 pub mod context;
 pub mod error;
 pub mod faults;
+pub mod followed;
 pub mod metrics;
 pub mod mutate;
 pub mod peer;
 pub mod reconcile;
+pub mod sequences;
 pub mod server;
 pub mod telemetry;
 pub mod watch;
@@ -35,6 +38,7 @@ pub use config::{Listen, ServiceConfig};
 pub use context::{RequestContext, scope};
 pub use error::Error;
 pub use faults::Faults;
+pub use followed::Followed;
 pub use mutate::{Answer, mutate};
 pub use peer::Peer;
 pub use server::{Service, StartError};

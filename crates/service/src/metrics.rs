@@ -50,6 +50,9 @@ impl CallMetrics {
     }
 }
 
+/// The type of the page: what `render` writes is OpenMetrics, which newer Prometheus reads only under its name.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 /// All metrics in Prometheus' text form.
 pub fn render(registry: &Registry) -> String {
     let mut text = String::new();

@@ -83,7 +83,12 @@ pub fn recall<T: Tables, A: Message + Default>(
     key: &TokenKey,
     parameters: u128,
 ) -> Result<Option<A>, Refusal> {
-    match transaction.recall(key, parameters) {
+    answer_of(transaction.recall(key, parameters))
+}
+
+/// As [`recall`], for what was looked up already.
+pub fn answer_of<A: Message + Default>(recalled: Recall) -> Result<Option<A>, Refusal> {
+    match recalled {
         Recall::New => Ok(None),
         Recall::Mismatch => Err(mismatch()),
         Recall::Answered(bytes) => A::decode(bytes.as_slice()).map(Some).map_err(|error| {

@@ -23,9 +23,10 @@ use tower::Service;
 use crate::{
     clock::monotonic,
     config::{Listen, TlsConfig},
-    context::{ACCOUNT_HEADER, REGION_HEADER, REQUEST_ID_HEADER, TRACEPARENT_HEADER, current, format_timeout},
+    context::{ACCOUNT_HEADER, REGION_HEADER, REQUEST_ID_HEADER, RequestContext, TRACEPARENT_HEADER, current, format_timeout},
     error::Error,
     faults::{Fault, FaultKind, Faults, exit},
+    sequences::{READ_AFTER_HEADER, Sequences},
 };
 
 /// Time a connection may take. Peers are on this host or near it.
@@ -139,7 +140,8 @@ impl Service<Request<Body>> for PeerChannel {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let deadline = carry(&mut request);
+        let context = current();
+        let deadline = context.as_ref().map(|context| carry(context, &mut request));
         let fault = self.faults.of_call(request.uri().path());
         if fault.is_some_and(|fault| fault.kind == FaultKind::Unavailable) {
             return futures::future::err(away("a configured fault")).boxed();
@@ -153,13 +155,17 @@ impl Service<Request<Body>> for PeerChannel {
             }
         };
         async move {
-            match deadline {
+            let answered = match deadline {
                 None => answered.await,
                 Some(deadline) => match tokio::time::timeout_at(deadline.into(), answered).await {
                     Ok(answered) => answered,
                     Err(_elapsed) => Err(Status::deadline_exceeded("the peer did not answer within the caller's deadline")),
                 },
+            };
+            if let (Some(context), Ok(response)) = (context, &answered) {
+                context.learned().raise_all(&Sequences::answered(response.headers()));
             }
+            answered
         }
         .boxed()
     }
@@ -184,8 +190,7 @@ fn away(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Status {
 }
 
 /// Writes the current call's context into the request, and answers by when an answer is due.
-fn carry(request: &mut Request<Body>) -> Option<std::time::Instant> {
-    let context = current()?;
+fn carry(context: &RequestContext, request: &mut Request<Body>) -> std::time::Instant {
     let left = context.deadline.saturating_duration_since(monotonic()).saturating_sub(DEADLINE_MARGIN);
     let headers = request.headers_mut();
     for (name, value) in [
@@ -199,5 +204,6 @@ fn carry(request: &mut Request<Body>) -> Option<std::time::Instant> {
             headers.insert(name, value);
         }
     }
-    Some(monotonic() + left)
+    context.read_after().write(headers, READ_AFTER_HEADER);
+    monotonic() + left
 }

@@ -19,12 +19,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, monotonic};
 
-/// Keys that one run takes at most, so that calls to peers can be batched.
-const BATCH: usize = 256;
-
-/// Runs at once. Each is mostly waiting for a peer.
-const RUNS: usize = 4;
-
 /// How often all unsettled keys are looked at again, in real time: the safety net, not the engine.
 const SWEEP: Duration = Duration::from_secs(5);
 
@@ -51,6 +45,12 @@ pub trait Reconcile: Send + Sync + 'static {
 
     /// The loop's name in logs.
     const NAME: &'static str;
+
+    /// Keys that one run takes at most, so that calls to peers can be batched.
+    const BATCH: usize = 256;
+
+    /// Runs at once. Each is mostly waiting for a peer.
+    const RUNS: usize = 4;
 
     /// All keys that are not settled: what a start and every sweep look at.
     fn unsettled(&self) -> Vec<Self::Key>;
@@ -131,7 +131,7 @@ impl<K: Clone + Ord + Hash> Keys<K> {
         }
     }
 
-    fn take(&mut self, now: Timestamp) -> Vec<K> {
+    fn take(&mut self, now: Timestamp, most: usize) -> Vec<K> {
         while let Some((time, _)) = self.waiting.first_key_value()
             && *time <= now
         {
@@ -139,7 +139,7 @@ impl<K: Clone + Ord + Hash> Keys<K> {
                 self.wake(key);
             }
         }
-        let keys: Vec<K> = self.ready.iter().take(BATCH).cloned().collect();
+        let keys: Vec<K> = self.ready.iter().take(most).cloned().collect();
         for key in &keys {
             self.ready.remove(key);
             self.running.insert(key.clone(), false);
@@ -184,7 +184,7 @@ impl<K: Clone + Ord + Hash> Keys<K> {
 /// Runs a loop until it is dropped.
 pub async fn run<R: Reconcile>(reconciler: Arc<R>, waker: Waker<R::Key>, clock: Clock) {
     let tasks = TaskTracker::new();
-    let places = Arc::new(tokio::sync::Semaphore::new(RUNS));
+    let places = Arc::new(tokio::sync::Semaphore::new(R::RUNS));
     waker.wake(reconciler.unsettled());
     let mut sweep = monotonic() + SWEEP;
     loop {
@@ -192,7 +192,7 @@ pub async fn run<R: Reconcile>(reconciler: Arc<R>, waker: Waker<R::Key>, clock: 
         let Ok(place) = places.clone().acquire_owned().await else { return };
         let (keys, next) = {
             let mut state = waker.0.lock();
-            (state.take(clock.now()), state.next_time())
+            (state.take(clock.now(), R::BATCH), state.next_time())
         };
         if keys.is_empty() {
             drop(place);

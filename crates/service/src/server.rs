@@ -16,11 +16,14 @@ use gureum_proto::clock::v1::clock_peer_service_server::ClockPeerServiceServer;
 use gureum_store::{DurableEngine, EngineError, MemoryEngine, Options, Store, Tables};
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, UnixListener};
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
     service::Routes,
-    transport::{Certificate, Identity, Server, ServerTlsConfig, server::Router},
+    transport::{
+        Certificate, Identity, Server, ServerTlsConfig,
+        server::{Router, TcpIncoming},
+    },
 };
 
 use crate::{
@@ -30,7 +33,7 @@ use crate::{
     config::{Listen, ServiceConfig, TlsConfig},
     context::ContextLayer,
     faults::{Faults, FaultyEngine},
-    metrics::{CallMetrics, render},
+    metrics::{self, CallMetrics, render},
     peer::{Peer, PeerError, read},
     reconcile::{Reconcile, Waker},
 };
@@ -154,7 +157,9 @@ impl<T: Tables> Service<T> {
 
     /// What gives every call of a listener its context.
     pub fn context_layer(&self, metrics: CallMetrics) -> ContextLayer {
-        ContextLayer { service: self.name, ids: self.ids.clone(), metrics, activity: self.activity.clone() }
+        let store = self.store.clone();
+        let committed = Arc::new(move || store.read().sequence());
+        ContextLayer { service: self.name, ids: self.ids.clone(), metrics, activity: self.activity.clone(), committed }
     }
 
     /// Runs a reconcile loop until the service stops, and answers what wakes it.
@@ -195,7 +200,9 @@ impl<T: Tables> Service<T> {
                 let listener =
                     TcpListener::bind(address).await.map_err(|source| StartError::Listen { listen: self.listen.clone(), source })?;
                 ready();
-                futures::future::Either::Right(router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop))
+                futures::future::Either::Right(
+                    router.serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop),
+                )
             }
         };
         tracing::info!(service = self.name, listen = %self.listen, "serving");
@@ -229,7 +236,7 @@ impl<T: Tables> Service<T> {
             activity: self.activity.clone(),
             sequence: self.store.sequence(),
         });
-        let page = get(move || async move { render(&registry) });
+        let page = get(move || async move { ([(http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], render(&registry)) });
         let routes =
             Routes::from(routes.add_service(health).add_service(reflection).add_service(clock).into_axum_router().route("/metrics", page));
         let mut server = Server::builder()

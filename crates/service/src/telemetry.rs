@@ -13,6 +13,7 @@ use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 use crate::config::TelemetryConfig;
 
 /// Sends what is left to send when dropped, at the end of `main`.
+#[must_use = "traces are sent only as long as it lives"]
 #[derive(Debug, Default)]
 pub struct TelemetryGuard(Option<SdkTracerProvider>);
 
@@ -26,12 +27,12 @@ impl Drop for TelemetryGuard {
 }
 
 /// Sends logs to standard error and, where configured, traces to a collector. A second call in one
-/// process changes nothing. Must be called inside a runtime.
-pub fn start(config: &TelemetryConfig) -> TelemetryGuard {
+/// process changes nothing. Must be called inside a runtime. `name` is whose traces these are: "gureum-compute".
+pub fn start(config: &TelemetryConfig, name: &str) -> TelemetryGuard {
     let filter = || config.log.parse::<EnvFilter>().unwrap_or_else(|_| EnvFilter::new("info"));
     let plain = (!config.log_json).then(|| fmt::layer().with_writer(std::io::stderr).with_target(false).with_filter(filter()));
     let json = config.log_json.then(|| fmt::layer().json().with_writer(std::io::stderr).with_filter(filter()));
-    let provider = config.otlp_endpoint.as_deref().and_then(provider);
+    let provider = config.otlp_endpoint.as_deref().and_then(|endpoint| provider(endpoint, name));
     // Traces hold what is at "info" whatever the log shows: a trace without its calls is none.
     let traces = provider
         .as_ref()
@@ -40,10 +41,10 @@ pub fn start(config: &TelemetryConfig) -> TelemetryGuard {
     TelemetryGuard(provider)
 }
 
-fn provider(endpoint: &str) -> Option<SdkTracerProvider> {
+fn provider(endpoint: &str, name: &str) -> Option<SdkTracerProvider> {
     match SpanExporter::builder().with_tonic().with_endpoint(endpoint).build() {
         Ok(exporter) => {
-            let resource = Resource::builder().with_attribute(KeyValue::new("service.name", "gureum")).build();
+            let resource = Resource::builder().with_attribute(KeyValue::new("service.name", name.to_owned())).build();
             Some(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
         }
         Err(error) => {

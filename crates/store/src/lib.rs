@@ -30,6 +30,7 @@ mod schema;
 #[doc(hidden)]
 pub use schema::support as schema_support;
 mod store;
+pub mod stored_forms;
 mod table;
 pub mod token;
 mod transaction;

@@ -46,7 +46,7 @@ const TAG_INDEX: &str = "tag:";
 pub fn list<R: Listed>(table: &Table<R>, scope: &Scope, filters: &Filters, page: &PageRequest) -> (Vec<Arc<Row<R>>>, String) {
     let after = page.after.as_deref();
     let wanted = page.size + 1;
-    let rows: Vec<Arc<Row<R>>> = match best_index(scope, filters, R::INDEXED_FILTERS) {
+    let rows: Vec<Arc<Row<R>>> = match best_index(table, scope, filters) {
         Some((index, values)) => {
             let mut rows: Vec<_> = values
                 .iter()
@@ -66,18 +66,42 @@ pub fn list<R: Listed>(table: &Table<R>, scope: &Scope, filters: &Filters, page:
     page.cut(rows, |row| row.record.key())
 }
 
-fn best_index(scope: &Scope, filters: &Filters, indexed: &'static [&'static str]) -> Option<(&'static str, Vec<String>)> {
-    let by_name = indexed.iter().find_map(|name| {
+/// Entries up to which the filters' indexes are compared. With more in each of them, a page is full early
+/// or takes long whichever is read.
+const COMPARED: usize = 1_000;
+
+/// An index and the values in it that a filter asks for.
+type Found = (&'static str, Vec<String>);
+
+/// Of the indexes that answer one of the filters, the one that finds least.
+fn best_index<R: Listed>(table: &Table<R>, scope: &Scope, filters: &Filters) -> Option<Found> {
+    let by_name = R::INDEXED_FILTERS.iter().filter_map(|name| {
         let values = filters.exact(name)?;
         Some((*name, values.iter().map(|value| format!("{scope}/{value}")).collect()))
     });
-    by_name.or_else(|| {
-        filters.iter().find_map(|filter| {
-            let key = filter.name.strip_prefix("tag:")?;
-            let values = filters.exact(&filter.name)?;
-            Some((TAG_INDEX, values.iter().map(|value| format!("{scope}/{key}={value}")).collect()))
-        })
-    })
+    let by_tag = filters.iter().filter_map(|filter| {
+        let key = filter.name.strip_prefix("tag:")?;
+        let values = filters.exact(&filter.name)?;
+        Some((TAG_INDEX, values.iter().map(|value| format!("{scope}/{key}={value}")).collect()))
+    });
+    let mut candidates: Vec<Found> = by_name.chain(by_tag).collect();
+    let smallest = if candidates.len() > 1 { smallest(table, &candidates) } else { 0 };
+    (smallest < candidates.len()).then(|| candidates.swap_remove(smallest))
+}
+
+/// Reads all at the same pace: the first to end is the smallest, and nothing is read for longer.
+fn smallest<R: Listed>(table: &Table<R>, candidates: &[Found]) -> usize {
+    let entries = |(index, values): &'_ Found| {
+        let of_value = values.iter().map(|value| table.find(index, value)).collect::<Vec<_>>();
+        of_value.into_iter().flatten()
+    };
+    let mut entries: Vec<_> = candidates.iter().map(entries).collect();
+    for _ in 0..COMPARED {
+        if let Some(ended) = entries.iter_mut().position(|entries| entries.next().is_none()) {
+            return ended;
+        }
+    }
+    0
 }
 
 /// The rows with these ids, in the order of their keys; the first that does not exist is refused.

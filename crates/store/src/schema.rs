@@ -7,6 +7,9 @@ use crate::{
 
 /// All tables of a service. Made by [`schema!`](crate::schema!).
 pub trait Tables: Clone + Default + Send + Sync + 'static {
+    /// The tables' names on disk.
+    const NAMES: &'static [&'static str];
+
     /// Takes one change as the engine stored it.
     fn load(&mut self, table: &str, key: &str, value: Option<&[u8]>) -> Result<(), EngineError>;
 
@@ -31,6 +34,8 @@ macro_rules! schema {
         }
 
         impl $crate::Tables for $name {
+            const NAMES: &'static [&'static str] = &[$(<$record as $crate::Record>::TABLE),*];
+
             fn load(&mut self, table: &str, key: &str, value: Option<&[u8]>) -> Result<(), $crate::EngineError> {
                 $(if table == <$record as $crate::Record>::TABLE {
                     return $crate::schema_support::load(&mut self.$field, key, value);

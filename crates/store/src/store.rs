@@ -15,7 +15,7 @@ use crate::{
     outbox::{OutboxEvent, sequence_key},
     schema::Tables,
     table::{Record, Table},
-    token::TokenRecord,
+    token::{Recall, TokenKey, TokenRecord},
     transaction::Transaction,
 };
 
@@ -70,7 +70,18 @@ impl<T: Tables> State<T> {
         self.outbox.scan("", Some(&sequence_key(sequence))).map(|row| &row.record)
     }
 
-    fn load(&mut self, change: &Change) -> Result<(), EngineError> {
+    /// What is known of a client token used with these parameters, at this time. Calls that are still being
+    /// decided are not known here: that is for whoever lets calls with one token go one after another.
+    pub fn recall(&self, key: &TokenKey, fingerprint: u128, now: Timestamp) -> Recall {
+        match self.tokens.get(key.as_str()) {
+            Some(token) if token.is_expired(now) => Recall::New,
+            Some(token) if token.fingerprint == format!("{fingerprint:032x}") => Recall::Answered(token.answer.clone()),
+            Some(_) => Recall::Mismatch,
+            None => Recall::New,
+        }
+    }
+
+    pub(crate) fn load(&mut self, change: &Change) -> Result<(), EngineError> {
         let (key, value) = (change.key.as_str(), change.value.as_deref());
         match change.table.as_str() {
             OutboxEvent::TABLE => self.outbox.load(key, value),

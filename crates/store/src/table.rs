@@ -47,11 +47,34 @@ impl<R> std::ops::Deref for Row<R> {
     }
 }
 
+/// An index entry: index, value and key in one text, ended and parted by NUL.
+///
+/// One allocation each: for the sake of older snapshots, a change copies the entries beside it and as many on
+/// every level of the tree above, and each reference that an entry holds is counted up and down for
+/// that. NUL sorts before everything, so the order is that of index, value and key. Where a value holds a
+/// NUL itself, what is found beside the sought is no row's key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct IndexEntry {
-    index: &'static str,
-    value: Arc<str>,
-    key: Arc<str>,
+struct IndexEntry(Arc<str>);
+
+impl IndexEntry {
+    fn new(index: &str, value: &str, key: &str) -> Self {
+        Self(Arc::from([index, value, key].join("\0")))
+    }
+
+    fn key(&self) -> &str {
+        self.0.rsplit_once('\0').map_or("", |(_, key)| key)
+    }
+
+    /// The value, if the entry is of the index whose prefix this is.
+    fn value(&self, index: &str) -> Option<&str> {
+        self.0.strip_prefix(index)?.rsplit_once('\0').map(|(value, _)| value)
+    }
+}
+
+impl std::borrow::Borrow<str> for IndexEntry {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Rows by key, with indexes. A clone is a snapshot and costs nothing.
@@ -110,25 +133,24 @@ impl<R: Record> Table<R> {
 
     /// As [`Table::find`], but only keys greater than `after`.
     pub fn find_after(&self, index: &'static str, value: &str, after: Option<&str>) -> impl Iterator<Item = &Arc<Row<R>>> + use<'_, R> {
-        let value: Arc<str> = Arc::from(value);
-        let entry = |key: &str| IndexEntry { index, value: value.clone(), key: Arc::from(key) };
+        let prefix = format!("{index}\0{value}\0");
         let start = match after {
-            Some(after) => Bound::Excluded(entry(after)),
-            None => Bound::Included(entry("")),
+            Some(after) => Bound::Excluded(format!("{prefix}{after}")),
+            None => Bound::Included(prefix.clone()),
         };
         self.indexes
-            .range((start, Bound::Unbounded))
-            .take_while(move |entry| entry.index == index && entry.value == value)
-            .filter_map(|entry| self.rows.get(&entry.key))
+            .range::<_, str>((start.as_ref().map(String::as_str), Bound::Unbounded))
+            .map_while(move |entry| entry.0.strip_prefix(&*prefix))
+            .filter_map(|key| self.rows.get(key))
     }
 
     /// Entries of an index whose value is at least `from`, in the order of the values: value and row.
     pub fn find_from<'a>(&'a self, index: &'static str, from: &str) -> impl Iterator<Item = (&'a str, &'a Arc<Row<R>>)> + use<'a, R> {
-        let start = IndexEntry { index, value: Arc::from(from), key: Arc::from("") };
+        let (prefix, start) = (format!("{index}\0"), format!("{index}\0{from}"));
         self.indexes
-            .range((Bound::Included(start), Bound::Unbounded))
-            .take_while(move |entry| entry.index == index)
-            .filter_map(|entry| self.rows.get(&entry.key).map(|row| (&*entry.value, row)))
+            .range::<_, str>((Bound::Included(start.as_str()), Bound::Unbounded))
+            .map_while(move |entry| Some((entry.value(&prefix)?, entry)))
+            .filter_map(|(value, entry)| self.rows.get(entry.key()).map(|row| (value, row)))
     }
 
     /// Writes a row. Only index entries that differ from those before are touched.
@@ -156,7 +178,7 @@ impl<R: Record> Table<R> {
 
     pub(crate) fn remove(&mut self, key: &str) -> Option<Arc<Row<R>>> {
         let row = self.rows.remove(key)?;
-        for entry in entries(&row.record, &Arc::from(key)) {
+        for entry in entries(&row.record, key) {
             self.indexes.remove(&entry);
         }
         Some(row)
@@ -180,10 +202,10 @@ impl<R: Record> Table<R> {
     }
 }
 
-fn entries<R: Record>(record: &R, key: &Arc<str>) -> Vec<IndexEntry> {
+fn entries<R: Record>(record: &R, key: &str) -> Vec<IndexEntry> {
     let mut entries: Vec<IndexEntry> = Vec::new();
     record.index(&mut |index, value| {
-        let entry = IndexEntry { index, value: Arc::from(value), key: key.clone() };
+        let entry = IndexEntry::new(index, &value, key);
         if !entries.contains(&entry) {
             entries.push(entry);
         }

@@ -89,12 +89,7 @@ impl<'a, T: Tables> Transaction<'a, T> {
 
     /// What is known of a client token used with these parameters.
     pub fn recall(&self, key: &TokenKey, fingerprint: u128) -> Recall {
-        match self.state.tokens.get(key.as_str()) {
-            Some(token) if token.is_expired(self.now) => Recall::New,
-            Some(token) if token.fingerprint == format!("{fingerprint:032x}") => Recall::Answered(token.answer.clone()),
-            Some(_) => Recall::Mismatch,
-            None => Recall::New,
-        }
+        self.state.recall(key, fingerprint, self.now)
     }
 
     /// Remembers the answer of a call for its client token, for a day.

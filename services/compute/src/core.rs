@@ -12,7 +12,7 @@ use gureum_model::{
     IdSource, Scope, Timestamp,
     id::{InstanceId, NodeId, ReservationId},
 };
-use gureum_service::{Activity, CancellationToken, Clock, Error, context::RequestContext, reconcile::Waker};
+use gureum_service::{Activity, CancellationToken, Clock, Error, Followed, context::RequestContext, reconcile::Waker};
 use gureum_store::{Record, State, Store};
 use tokio_util::task::TaskTracker;
 
@@ -55,6 +55,10 @@ pub struct Core {
     pub due: Waker<DueKey>,
     /// Wakes the loop that reads instances' interfaces anew, by the instances' keys.
     pub interfaces: Waker<String>,
+    /// Instances that the loop of interfaces looks at again when their records change.
+    pub awaited: Awaited,
+    /// How far network is followed: what shows its data waits for it.
+    pub network_followed: Followed,
     pub turns: Turns,
     pub in_flight: InFlight,
     pub consoles: Consoles,
@@ -85,10 +89,42 @@ impl Core {
         self.instances.wake(rows.collect::<Vec<_>>());
     }
 
+    /// Has interfaces read anew of instances whose rows were written from what network answered: it may
+    /// have told of something newer meanwhile.
+    pub fn read_interfaces_again(&self, keys: &[String]) {
+        self.network_followed.open(keys, 0);
+        self.interfaces.wake(keys.iter().cloned());
+    }
+
     /// A random number, for placement.
     pub fn random(&self) -> u64 {
         // The low half is as random as the whole.
         self.ids.next_number() as u64
+    }
+}
+
+/// Instances whose nodes have yet to carry out what network waits for, by their keys. Rebuilt after a restart
+/// by following network.
+#[derive(Default)]
+pub struct Awaited(Mutex<HashSet<String>>);
+
+impl Awaited {
+    fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub fn insert(&self, key: String) {
+        self.lock().insert(key);
+    }
+
+    pub fn remove(&self, key: &str) {
+        self.lock().remove(key);
+    }
+
+    /// Those of these keys that are awaited.
+    pub fn among<'a>(&self, keys: impl Iterator<Item = &'a String>) -> Vec<String> {
+        let awaited = self.lock();
+        if awaited.is_empty() { Vec::new() } else { keys.filter(|key| awaited.contains(*key)).cloned().collect() }
     }
 }
 

@@ -44,7 +44,7 @@ use std::sync::Arc;
 
 use gureum_compute_domain::node::NodeState;
 use gureum_proto::compute::v1::{compute_peer_service_server::ComputePeerServiceServer, compute_service_server::ComputeServiceServer};
-use gureum_service::{CancellationToken, Service, ServiceConfig, StartError, reconcile::Waker};
+use gureum_service::{CancellationToken, Followed, Service, ServiceConfig, StartError, reconcile::Waker};
 use tonic::service::Routes;
 
 use crate::{
@@ -83,6 +83,8 @@ pub async fn run(
         launches: Waker::default(),
         due: Waker::default(),
         interfaces: Waker::default(),
+        awaited: core::Awaited::default(),
+        network_followed: Followed::new("network"),
         turns: core::Turns::default(),
         in_flight: core::InFlight::default(),
         consoles: core::Consoles::default(),

@@ -57,6 +57,17 @@ pub struct Seen {
     pub interfaces: BTreeMap<InstanceId, Vec<Interface>>,
     /// Attachments that are being plugged in or pulled out.
     pub moving: BTreeMap<InstanceId, Vec<AttachmentId>>,
+    /// Public addresses that instances have lost and have yet to let go of.
+    pub releasing: BTreeMap<InstanceId, Vec<proto::ReleasingAddress>>,
+}
+
+/// What an instance's node has done about addresses that the instance has lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    pub instance: InstanceId,
+    pub addresses: Vec<proto::ReleasingAddress>,
+    /// Nothing, because it is not heard of.
+    pub node_unreachable: bool,
 }
 
 impl Seen {
@@ -175,6 +186,18 @@ impl Network {
         Ok(())
     }
 
+    /// Tells what nodes have done about addresses that instances have lost. At most 1000.
+    pub async fn settle_addresses(&self, releases: Vec<Release>) -> Result<(), Error> {
+        let one = |release: Release| proto::PublicAddressRelease {
+            instance_id: release.instance.to_string(),
+            addresses: release.addresses,
+            node_unreachable: release.node_unreachable,
+        };
+        let request = proto::SettlePublicAddressesRequest { releases: releases.into_iter().map(one).collect() };
+        self.client().settle_public_addresses(request).await.map_err(|status| self.peer.error(status))?;
+        Ok(())
+    }
+
     /// Changes an interface: its source/destination check, or its groups (none: as they are).
     pub async fn modify(&self, request: proto::ModifyNetworkInterfaceAttributeRequest) -> Result<(), Error> {
         let mut client = NetworkServiceClient::new(self.peer.channel());
@@ -252,6 +275,9 @@ impl Network {
         let Some(attachment) = interface.attachment else { return Ok(()) };
         let instance: InstanceId = attachment.instance_id.parse()?;
         let attachment_id: AttachmentId = attachment.attachment_id.parse()?;
+        if !interface.releasing_addresses.is_empty() {
+            seen.releasing.entry(instance).or_default().extend(interface.releasing_addresses);
+        }
         match attachment.state() {
             proto::AttachmentState::Attaching => seen.moving.entry(instance).or_default().push(attachment_id),
             proto::AttachmentState::Detaching => {
@@ -274,7 +300,8 @@ impl Network {
             prefix_length: self.prefixes().get(&subnet_id).copied().unwrap_or_default(),
             private_addresses: interface.private_ip_addresses.into_iter().map(|address| address.private_ip_address).collect(),
             private_dns_name: interface.private_dns_name,
-            public: interface.association.map(public).transpose()?,
+            // Another instance may hold it still.
+            public: interface.association.filter(|association| !association.waiting).map(public).transpose()?,
             groups: interface.groups.into_iter().map(group).collect::<Result<_, IdError>>()?,
             source_dest_check: interface.source_dest_check,
             description: interface.description,

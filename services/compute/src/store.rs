@@ -473,3 +473,12 @@ pub fn put_node(tx: &mut Tx<'_>, places: &Places, kind: &'static str, node: Node
     emit(tx, Told::new(kind), Scope::default(), node.id.to_string(), false, resource);
     tx.put(NodeRow(node));
 }
+
+#[cfg(test)]
+mod stored_forms {
+    #[test]
+    fn rows_of_every_kind_are_read_as_they_were_written() {
+        let faults = gureum_store::stored_forms::faults::<super::Schema>(include_str!("../tests/stored_forms.txt"));
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
+    }
+}

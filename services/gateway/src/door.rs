@@ -21,13 +21,15 @@ use gureum_service::{
     Error, Peer,
     clock::monotonic,
     context::{self, ACCOUNT_HEADER},
+    sequences::{Learned, Sequences},
 };
-use http::{Request, Response, header::AUTHORIZATION};
+use gureum_store::Store;
+use http::{Method, Request, Response, StatusCode, header::AUTHORIZATION};
 use tonic::{Code, Status, body::Body};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::Service;
 
-use crate::{limits::Limits, settings::Settings};
+use crate::{limits::Limits, log::Schema, settings::Settings};
 
 /// Scopes known to be born. Asking network again is harmless, so beyond this all are forgotten.
 const MAX_KNOWN_SCOPES: usize = 100_000;
@@ -40,12 +42,30 @@ pub struct Door {
     routes: BTreeMap<String, Peer>,
     network: Peer,
     born: Mutex<HashSet<Scope>>,
+    /// How far services have committed, as their answers said.
+    answered: Learned,
+    /// How far they have committed, as the event log knows: a restarted gateway begins with it.
+    log: Store<Schema>,
 }
 
 impl Door {
-    pub fn new(settings: Settings, routes: BTreeMap<String, Peer>, network: Peer) -> Self {
+    pub fn new(settings: Settings, routes: BTreeMap<String, Peer>, network: Peer, log: Store<Schema>) -> Self {
         let limits = Limits::new(settings.calls_per_second, settings.calls_burst);
-        Self { settings, limits, routes, network, born: Mutex::default() }
+        Self { settings, limits, routes, network, born: Mutex::default(), answered: Learned::default(), log }
+    }
+
+    /// How far each service has committed, as far as is known here: what the next answers must show.
+    fn committed(&self) -> Sequences {
+        let mut committed = self.answered.all();
+        for row in self.log.read().cursors.iter() {
+            committed.raise(&row.service, row.sequence);
+        }
+        committed
+    }
+
+    /// Which service answers for which package.
+    pub fn routes(&self) -> &BTreeMap<String, Peer> {
+        &self.routes
     }
 
     /// The caller's scope: from the access key where keys are demanded, else as claimed.
@@ -172,14 +192,32 @@ where
                 return inner.call(request).await;
             }
             match door.admit(request.headers()).await {
+                Err(status) if request.method() == Method::GET => Ok(as_page(&status)),
                 Err(status) => Ok(status.into_http()),
                 Ok(scope) => match context::current() {
-                    Some(current) => context::with(context::RequestContext { scope, ..current }, inner.call(request)).await,
+                    Some(current) => {
+                        let learned = current.learned().clone();
+                        let forwarded = current.in_scope(scope).reading_after(&door.committed());
+                        let answer = context::with(forwarded, inner.call(request)).await;
+                        door.answered.raise_all(&learned.all());
+                        answer
+                    }
                     None => inner.call(request).await,
                 },
             }
         })
     }
+}
+
+/// A refusal for whoever asked for a page, such as the metrics, and knows nothing of gRPC.
+fn as_page(status: &Status) -> Response<Body> {
+    let mut page = Response::new(Body::new(axum::body::Body::from(format!("{}\n", status.message()))));
+    *page.status_mut() = match status.code() {
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::FORBIDDEN,
+    };
+    page
 }
 
 /// Hands a call to the service that its path names.

@@ -16,10 +16,12 @@
 mod clock;
 mod door;
 mod filter;
+mod health;
 mod limits;
 mod log;
 pub mod settings;
 mod tagging;
+mod web;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
@@ -33,18 +35,18 @@ use gureum_proto::{
 };
 use gureum_service::{
     CancellationToken, Peer, Service, ServiceConfig, StartError,
-    metrics::{CallMetrics, render},
+    metrics::{self, CallMetrics, render},
 };
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     service::Routes,
-    transport::{Identity, Server, ServerTlsConfig},
+    transport::{Identity, Server, ServerTlsConfig, server::TcpIncoming},
 };
 
 use crate::{
     door::{AdmitLayer, Door, Proxy},
+    health::Health,
     log::{Deliveries, Describer, Log, LogApi, Schema, Source, follow},
     settings::Settings,
 };
@@ -56,15 +58,16 @@ pub async fn run(
     ready: impl FnOnce(SocketAddr) + Send + 'static,
 ) -> Result<(), StartError> {
     let settings = config.settings.clone();
-    if let Some(fault) = settings.faults().into_iter().next() {
-        return Err(StartError::Setting { name: "settings", reason: fault });
+    let faults = settings.faults();
+    if !faults.is_empty() {
+        return Err(StartError::Setting { name: "settings", reason: faults.join("; ") });
     }
     let mut service = Service::<Schema>::open("gateway", &config, shutdown).await?;
     let (security, network, compute) = (service.peer("security")?, service.peer("network")?, service.peer("compute")?);
     let log = Log::new(service.store.clone());
     follow_all(&service, &security, &network, &compute)?;
     service.spawn(log.clone().announce());
-    let deliveries = Deliveries::new(service.store.clone(), service.clock.clone())
+    let deliveries = Deliveries::new(service.store.clone(), settings.webhooks.clone())
         .map_err(|error| StartError::Setting { name: "webhooks", reason: format!("the system's certificates cannot be read: {error}") })?;
     service.run_reconciler(Arc::new(deliveries.clone()), deliveries.waker());
     service.spawn(deliveries.clone().follow_log());
@@ -74,7 +77,7 @@ pub async fn run(
         ("gureum.network.v1".to_owned(), network.clone()),
         ("gureum.compute.v1".to_owned(), compute.clone()),
     ]);
-    let door = Arc::new(Door::new(settings.clone(), routes, network.clone()));
+    let door = Arc::new(Door::new(settings.clone(), routes, network.clone(), service.store.clone()));
     let clock = clock::ClockApi {
         clock: service.clock.clone(),
         setting: config.clock.setting.to_string(),
@@ -105,7 +108,7 @@ async fn open_door(
     let mut registry = Registry::default();
     let calls = CallMetrics::new(&mut registry);
     let (reporter, health) = tonic_health::server::health_reporter();
-    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    follow_health(service, Health::new(reporter), door.routes()).await?;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(gureum_proto::PUBLIC_DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -113,9 +116,9 @@ async fn open_door(
         .map_err(StartError::Reflection)?;
     let own = own.add_service(health).add_service(reflection).into_axum_router();
     let registry = Arc::new(registry);
-    let page = axum::routing::get(move || async move { render(&registry) });
+    let page = axum::routing::get(move || async move { ([(http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], render(&registry)) });
     let router = own.route("/metrics", page).fallback_service(Proxy(door.clone()));
-    let mut server = Server::builder().accept_http1(true).max_concurrent_streams(Some(MAX_STREAMS)).tcp_nodelay(true);
+    let mut server = Server::builder().accept_http1(true).max_concurrent_streams(Some(MAX_STREAMS));
     if let Some(tls) = &settings.door_tls {
         let read = |path: &std::path::PathBuf| {
             std::fs::read(path).map_err(|error| StartError::Setting { name: "door_tls", reason: format!("{}: {error}", path.display()) })
@@ -124,20 +127,42 @@ async fn open_door(
         server = server.tls_config(ServerTlsConfig::new().identity(identity)).map_err(StartError::Serve)?;
     }
     let served = server
-        .layer(tonic_web::GrpcWebLayer::new())
+        .layer(web::WebLayer::new(&settings.web_origins))
         .layer(service.context_layer(calls))
         .layer(AdmitLayer(door))
         .add_routes(Routes::from(router));
     let (stop, failed) = (service.shutdown.clone(), service.shutdown.clone());
     let draining = async move { stop.cancelled().await };
+    // The server's own setting is not for listeners that it is handed. Without it an answer of two segments
+    // waits 40 ms for the caller's acknowledgement of the first.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     service.tasks.spawn(async move {
-        if let Err(error) = served.serve_with_incoming_shutdown(TcpListenerStream::new(listener), draining).await {
+        if let Err(error) = served.serve_with_incoming_shutdown(incoming, draining).await {
             tracing::error!(error = &error as &dyn std::error::Error, "the door is closed");
             failed.cancel();
         }
     });
     tracing::info!(%address, "the door is open");
     ready(address);
+    Ok(())
+}
+
+/// Tells callers how each service is, beginning with how it is now.
+async fn follow_health(
+    service: &Service<Schema>,
+    health: Result<Health, prost::DecodeError>,
+    routes: &BTreeMap<String, Peer>,
+) -> Result<(), StartError> {
+    let health = health.map_err(|error| StartError::Setting { name: "descriptors", reason: error.to_string() })?;
+    health.begin("gureum.gateway.v1", routes).await;
+    for (package, peer) in routes {
+        service.spawn(health.clone().follow(package.clone(), peer.clone()));
+    }
+    let shutdown = service.shutdown.clone();
+    service.tasks.spawn(async move {
+        shutdown.cancelled().await;
+        health.end().await;
+    });
     Ok(())
 }
 

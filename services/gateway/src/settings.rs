@@ -1,6 +1,6 @@
 //! The gateway's own settings.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use gureum_model::AccountId;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,43 @@ pub struct Settings {
     /// Calls that one account may make at once. Default 40,000.
     #[serde(default = "default_burst")]
     pub calls_burst: f64,
+    /// Origins of web pages that may call by gRPC-web: `https://console.example.org`; `*` is every origin.
+    /// Default none: then pages of this host may, such as `http://localhost:3000`.
+    #[serde(default)]
+    pub web_origins: Vec<String>,
+    /// How webhooks are tried again.
+    #[serde(default)]
+    pub webhooks: Webhooks,
 }
+
+/// How a webhook is tried again that does not take an event. All of it in real time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Webhooks {
+    /// Attempts before an event becomes a dead letter. Default 12, at most 20: with pauses of 1, 2, 4 … s, over
+    /// half an hour.
+    pub attempts: u32,
+    /// The first pause, in milliseconds; each is twice the one before. Default 1,000.
+    pub first_pause_ms: u64,
+    /// Time that one delivery may take, in milliseconds. Default 10,000.
+    pub timeout_ms: u64,
+}
+
+impl Default for Webhooks {
+    fn default() -> Self {
+        Self { attempts: 12, first_pause_ms: 1_000, timeout_ms: 10_000 }
+    }
+}
+
+impl Webhooks {
+    /// How long a webhook is left alone after so many attempts that failed.
+    pub fn pause(&self, attempts: u32) -> Duration {
+        Duration::from_millis(self.first_pause_ms).saturating_mul(1 << attempts.saturating_sub(1).min(MAX_ATTEMPTS))
+    }
+}
+
+/// Twenty pauses, each twice the one before, from a second on take twelve days.
+const MAX_ATTEMPTS: u32 = 20;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -39,6 +75,8 @@ impl Default for Settings {
             access_keys: Vec::new(),
             calls_per_second: default_rate(),
             calls_burst: default_burst(),
+            web_origins: Vec::new(),
+            webhooks: Webhooks::default(),
         }
     }
 }
@@ -106,6 +144,9 @@ impl Settings {
         if self.calls_per_second.is_nan() || self.calls_per_second <= 0.0 || self.calls_burst.is_nan() || self.calls_burst < 1.0 {
             faults.push("calls_per_second must be above 0 and calls_burst at least 1".to_owned());
         }
+        if !(1..=MAX_ATTEMPTS).contains(&self.webhooks.attempts) || self.webhooks.first_pause_ms == 0 || self.webhooks.timeout_ms == 0 {
+            faults.push(format!("webhooks: attempts must be 1 to {MAX_ATTEMPTS}, first_pause_ms and timeout_ms above 0"));
+        }
         faults
     }
 }
@@ -119,5 +160,12 @@ mod tests {
         let open = Settings { door: SocketAddr::from(([0, 0, 0, 0], 4566)), ..Settings::default() };
         assert_eq!(open.faults().len(), 2);
         assert!(Settings::default().faults().is_empty());
+    }
+
+    #[test]
+    fn pauses_double() {
+        let webhooks = Webhooks::default();
+        assert_eq!([1, 2, 3].map(|attempts| webhooks.pause(attempts).as_secs()), [1, 2, 4]);
+        assert_eq!((1..webhooks.attempts).map(|attempts| webhooks.pause(attempts).as_secs()).sum::<u64>(), 2047, "34 minutes");
     }
 }

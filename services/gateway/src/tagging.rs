@@ -17,6 +17,7 @@ const OWNERS: [(&str, Owner); 18] = [
     ("sg-", Owner::Security),
     ("sgr-", Owner::Security),
     ("key-", Owner::Security),
+    ("pl-", Owner::Security),
     ("vpc-", Owner::Network),
     ("subnet-", Owner::Network),
     ("eni-", Owner::Network),
@@ -30,7 +31,6 @@ const OWNERS: [(&str, Owner); 18] = [
     ("lt-", Owner::Compute),
     ("r-", Owner::Compute),
     ("node-", Owner::Compute),
-    ("pl-", Owner::Network),
     ("eipassoc-", Owner::Network),
 ];
 

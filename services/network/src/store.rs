@@ -49,6 +49,8 @@ pub const UNSETTLED: &str = "unsettled";
 const BY_PRIVATE: &str = "private address";
 /// Interfaces and elastic IPs by public address, whatever their scope.
 const BY_PUBLIC: &str = "public address";
+/// Interfaces by the public addresses that their instances have yet to let go of.
+const BY_RELEASING: &str = "releasing";
 /// Interfaces with a public address, by VPC.
 const BY_PUBLIC_VPC: &str = "public in vpc";
 
@@ -95,6 +97,10 @@ row! {
             if let Some(public) = &private.public {
                 add(BY_PUBLIC, hex(public.address()));
             }
+        }
+        for known in &interface.releasing {
+            add(BY_PUBLIC, hex(known.address));
+            add(BY_RELEASING, scoped(&interface.scope, known.address));
         }
         if interface.has_public() {
             add(BY_PUBLIC_VPC, scoped(&interface.scope, interface.vpc_id));
@@ -303,6 +309,10 @@ impl View for Snapshot<'_> {
         self.tables.addresses.find("association-id", &scoped(self.scope, association)).next().map(|row| &row.record.0)
     }
 
+    fn releasing(&self, address: Ipv4Addr) -> Option<&NetworkInterface> {
+        self.tables.interfaces.find(BY_RELEASING, &scoped(self.scope, address)).next().map(|row| &row.record.0)
+    }
+
     fn address_count(&self, up_to: usize) -> usize {
         self.tables.addresses.scan(&scoped(self.scope, ""), None).take(up_to).count()
     }
@@ -464,4 +474,13 @@ fn tell(
         deleted,
         payload: proto::Event { metadata: None, resource: Some(resource) }.encode_to_vec(),
     });
+}
+
+#[cfg(test)]
+mod stored_forms {
+    #[test]
+    fn rows_of_every_kind_are_read_as_they_were_written() {
+        let faults = gureum_store::stored_forms::faults::<super::Schema>(include_str!("../tests/stored_forms.txt"));
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
+    }
 }

@@ -6,9 +6,12 @@ use gureum_model::{
     id::{PrefixListId, SecurityGroupId, VpcId},
 };
 use gureum_proto::security::v1::{self as proto, event::Resource};
-use gureum_security_domain::{Directory, Hold, KeyPair, SecurityGroup, Vpc, group::name_key};
+use gureum_security_domain::{
+    Directory, Hold, KeyPair, PrefixList, SecurityGroup, Vpc,
+    group::name_key,
+    prefix_list::{PrefixListEntry, oldest_kept},
+};
 use gureum_store::{EventDraft, Listed, Record, Transaction, row};
-use ipnet::IpNet;
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +24,8 @@ gureum_store::schema! {
         pub key_pairs: KeyPairRow,
         pub vpcs: VpcRow,
         pub holds: HoldRow,
+        pub prefix_lists: PrefixListRow,
+        pub prefix_list_versions: VersionRow,
     }
 }
 
@@ -36,6 +41,9 @@ row! {
         for named in group.references() {
             add(BY_REFERENCE, format!("{}/{named}", group.scope));
         }
+        for list in group.prefix_lists() {
+            add(BY_PREFIX_LIST, scoped(&group.scope, list));
+        }
     };
 }
 
@@ -45,12 +53,43 @@ row! {
     filters: ["key-name", "fingerprint"];
 }
 
+row! {
+    /// Prefix lists, with the entries of their current version.
+    pub struct PrefixListRow(PrefixList) = "prefix_list";
+    filters: ["prefix-list-name"];
+}
+
+/// The entries of a prefix list's earlier version.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct VersionRow {
+    scope: Scope,
+    list: PrefixListId,
+    version: u64,
+    entries: Vec<PrefixListEntry>,
+}
+
+impl VersionRow {
+    fn key_of(scope: &Scope, list: PrefixListId, version: u64) -> String {
+        format!("{scope}/{list}/{version:020}")
+    }
+}
+
+impl Record for VersionRow {
+    const TABLE: &'static str = "prefix_list_version";
+
+    fn key(&self) -> String {
+        Self::key_of(&self.scope, self.list, self.version)
+    }
+}
+
 /// Groups by VPC and name, which are unique together.
 const BY_NAME: &str = "vpc and name";
 /// Groups by the ids of their rules.
 pub const BY_RULE: &str = "rule";
 /// Groups by the other groups that their rules name.
 const BY_REFERENCE: &str = "reference";
+/// Groups by the prefix lists that their rules name.
+const BY_PREFIX_LIST: &str = "prefix list";
 /// Holds by the groups that they hold.
 const BY_GROUP: &str = "group";
 /// The default VPC of a scope.
@@ -132,6 +171,21 @@ impl<'a> View<'a> {
         self.tables.groups.find(BY_REFERENCE, &scoped(self.scope, group)).map(|row| &row.record.0).collect()
     }
 
+    /// The groups whose rules name a prefix list.
+    pub fn naming_list(&self, list: PrefixListId) -> Vec<&'a SecurityGroup> {
+        self.tables.groups.find(BY_PREFIX_LIST, &scoped(self.scope, list)).map(|row| &row.record.0).collect()
+    }
+
+    pub fn prefix_list_count(&self) -> usize {
+        self.tables.prefix_lists.scan(&format!("{}/", self.scope), None).count()
+    }
+
+    /// The entries of an earlier version, if it is kept.
+    pub fn prefix_list_version(&self, list: PrefixListId, version: u64) -> Option<&'a [PrefixListEntry]> {
+        let row = self.tables.prefix_list_versions.get(&VersionRow::key_of(self.scope, list, version));
+        row.map(|row| row.record.entries.as_slice())
+    }
+
     pub fn hold(&self, holder: &str) -> Option<&'a Hold> {
         self.tables.holds.get(&scoped(self.scope, holder)).map(|row| &row.record.0)
     }
@@ -154,9 +208,8 @@ impl Directory for View<'_> {
         self.tables.groups.find(BY_NAME, &format!("{}/{vpc}/{name_key}", self.scope)).next().map(|row| &row.record.0)
     }
 
-    /// Nothing makes prefix lists yet, so none exists.
-    fn prefix_list(&self, _id: PrefixListId) -> Option<&[IpNet]> {
-        None
+    fn prefix_list(&self, id: PrefixListId) -> Option<&PrefixList> {
+        self.tables.prefix_lists.get(&PrefixListRow::list_key(self.scope, id)).map(|row| &row.record.0)
     }
 }
 
@@ -198,6 +251,38 @@ pub fn write_key_pair(transaction: &mut Transaction<'_, Schema>, pair: KeyPair, 
     }
 }
 
+/// Writes a prefix list as it is now, keeps the entries that it had before, and tells of it; one commit.
+pub fn write_prefix_list(transaction: &mut Transaction<'_, Schema>, list: PrefixList, happened: Happened) {
+    let kind = match happened {
+        Happened::Created => "PrefixListCreated",
+        Happened::Changed => "PrefixListChanged",
+        Happened::Deleted => "PrefixListDeleted",
+    };
+    let resource = Resource::PrefixList(convert::prefix_list_contents(&list));
+    transaction.emit(draft(kind, &list.scope, list.id.to_string(), happened, resource));
+    let key = PrefixListRow(list.clone()).key();
+    match happened {
+        Happened::Created => transaction.put(PrefixListRow(list)),
+        Happened::Changed => {
+            let before = transaction.prefix_lists.get(&key).map(|row| row.record.0.clone());
+            if let Some(PrefixList { scope, id, version, entries, .. }) = before.filter(|before| before.version < list.version) {
+                transaction.put(VersionRow { scope, list: id, version, entries });
+                // One version more, so at most one is now too old.
+                if let Some(old) = oldest_kept(list.version).checked_sub(1) {
+                    transaction.delete::<VersionRow>(&VersionRow::key_of(&list.scope, id, old));
+                }
+            }
+            transaction.put(PrefixListRow(list));
+        }
+        Happened::Deleted => {
+            for version in oldest_kept(list.version)..list.version {
+                transaction.delete::<VersionRow>(&VersionRow::key_of(&list.scope, list.id, version));
+            }
+            transaction.delete::<PrefixListRow>(&key);
+        }
+    }
+}
+
 fn draft(kind: &'static str, scope: &Scope, resource_id: String, happened: Happened, resource: Resource) -> EventDraft {
     EventDraft {
         kind,
@@ -206,5 +291,14 @@ fn draft(kind: &'static str, scope: &Scope, resource_id: String, happened: Happe
         causation_id: String::new(),
         deleted: happened == Happened::Deleted,
         payload: proto::Event { metadata: None, resource: Some(resource) }.encode_to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod stored_forms {
+    #[test]
+    fn rows_of_every_kind_are_read_as_they_were_written() {
+        let faults = gureum_store::stored_forms::faults::<super::Schema>(include_str!("../tests/stored_forms.txt"));
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
     }
 }

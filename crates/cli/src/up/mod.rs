@@ -63,11 +63,15 @@ pub struct Args {
     /// What is logged to standard error, as tracing filters are written
     #[arg(long, default_value = "warn", env = "GUREUM_LOG")]
     log: String,
+    /// Where traces are sent by OTLP over gRPC, such as http://127.0.0.1:4317
+    #[arg(long, value_name = "URL", env = "GUREUM_OTLP_ENDPOINT")]
+    otlp_endpoint: Option<String>,
 }
 
 /// Runs a region until it is told to stop.
 pub async fn run(args: Args, out: &Output) -> Result<(), Failure> {
-    telemetry::start(&TelemetryConfig { log: args.log.clone(), ..TelemetryConfig::default() });
+    let telemetry = TelemetryConfig { log: args.log, otlp_endpoint: args.otlp_endpoint, ..TelemetryConfig::default() };
+    let _telemetry = telemetry::start(&telemetry, "gureum");
     let plan = Plan {
         directory: if args.memory { None } else { Some(args.directory.map_or_else(default_directory, Ok)?) },
         door: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), args.port),
@@ -75,7 +79,7 @@ pub async fn run(args: Args, out: &Output) -> Result<(), Failure> {
         nodes_per_zone: args.nodes_per_zone,
         node_vcpus: args.node_vcpus,
         node_memory_gib: args.node_memory_gib,
-        log: args.log,
+        telemetry,
         boot_seed: args.seed,
     };
     let region = Region::prepare(&plan).map_err(Failure::start)?;

@@ -65,7 +65,7 @@ pub struct Plan {
     pub nodes_per_zone: u32,
     pub node_vcpus: u32,
     pub node_memory_gib: u32,
-    pub log: String,
+    pub telemetry: TelemetryConfig,
     pub boot_seed: u64,
 }
 
@@ -88,6 +88,17 @@ impl Member {
             Self::Compute(_) => "compute",
             Self::Node(_) => "node",
             Self::Gateway(_) => "gateway",
+        }
+    }
+
+    /// Its logs and traces.
+    pub fn telemetry(&self) -> &TelemetryConfig {
+        match self {
+            Self::Security(config) => &config.telemetry,
+            Self::Compute(config) => &config.telemetry,
+            Self::Network(config) => &config.telemetry,
+            Self::Node(config) => &config.telemetry,
+            Self::Gateway(config) => &config.telemetry,
         }
     }
 
@@ -233,7 +244,7 @@ impl Builder<'_> {
             peers: peers.iter().map(|peer| ((*peer).to_owned(), self.socket(peer))).collect::<BTreeMap<_, _>>(),
             tls: None,
             clock: self.clock.clone(),
-            telemetry: TelemetryConfig { log: self.plan.log.clone(), ..TelemetryConfig::default() },
+            telemetry: self.plan.telemetry.clone(),
             drain_timeout_ms: 3_000,
             max_message_bytes: 4 << 20,
             faults: Vec::new(),

@@ -16,7 +16,7 @@ use crate::{
     list::ListArgs,
     output::Output,
     pages, parse, resolve,
-    table::{Cell, Show, name_of},
+    table::{Cell, Show, name_of, word},
     time::Timestamp,
 };
 
@@ -172,7 +172,7 @@ async fn associate(args: AssociateArgs, client: &Client, out: &Output) -> Result
 
 impl Show for Address {
     const NAME: &'static str = "gureum.network.v1.Address";
-    const COLUMNS: &'static [&'static str] = &["ID", "NAME", "ADDRESS", "INSTANCE", "INTERFACE", "PRIVATE"];
+    const COLUMNS: &'static [&'static str] = &["ID", "NAME", "ADDRESS", "INSTANCE", "INTERFACE", "PRIVATE", "STATE"];
 
     fn id(&self) -> &str {
         &self.allocation_id
@@ -180,6 +180,7 @@ impl Show for Address {
 
     fn row(&self, _now: Option<Timestamp>) -> Vec<Cell> {
         let association = self.association.clone().unwrap_or_default();
+        let state = word(association.state().as_str_name(), "ADDRESS_ASSOCIATION_STATE_");
         vec![
             self.id().into(),
             name_of(&self.tags).into(),
@@ -187,6 +188,7 @@ impl Show for Address {
             association.instance_id.into(),
             association.network_interface_id.into(),
             association.private_ip_address.into(),
+            Cell::state(&state),
         ]
     }
 }

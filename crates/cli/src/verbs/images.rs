@@ -4,12 +4,13 @@ use clap::{Args as ClapArgs, Subcommand};
 use gureum_proto::{
     common::v1::Tag,
     compute::v1::{
-        AcceptMarketplaceTermsRequest, CreateImageRequest, DeregisterImageRequest, DescribeImagesRequest,
-        DescribeMarketplaceListingsRequest, Image, LaunchPermissionChange, MarketplaceListing, ModifyImageAttributeRequest, Permission,
-        TagSpecification, modify_image_attribute_request::Change,
+        BlockDeviceMapping, CreateImageRequest, DeregisterImageRequest, DescribeImagesRequest, EbsBlockDevice, Image,
+        LaunchPermissionChange, ModifyImageAttributeRequest, Permission, RegisterImageRequest, TagSpecification,
+        block_device_mapping::Device, modify_image_attribute_request::Change,
     },
 };
 
+use super::marketplace;
 use crate::{
     call,
     client::Client,
@@ -48,6 +49,11 @@ enum Verb {
         after_help = "Examples:\n  gureum images create web web-2026-07 --wait\n  gureum images create i-00000000000000001 copy --no-reboot --description 'before the update'"
     )]
     Create(CreateArgs),
+    /// Make an image of a snapshot of a root volume
+    #[command(
+        after_help = "Examples:\n  gureum images register restored --snapshot snap-00000000000000001\n  gureum images register arm --snapshot snap-00000000000000001 --arch arm64"
+    )]
+    Register(RegisterArgs),
     /// Remove images; their instances and snapshots stay
     #[command(
         visible_alias = "rm",
@@ -66,6 +72,11 @@ enum Verb {
     /// List products of the marketplace
     #[command(after_help = "Examples:\n  gureum images marketplace\n  gureum images marketplace --filter title='*firewall*'")]
     Marketplace(ListArgs),
+    /// Offer an image to all accounts, under terms to accept first
+    #[command(
+        after_help = "Examples:\n  gureum images sell web-2026-07 --title 'Web server' --terms @terms.txt\n  gureum images sell web-2026-07 --title 'Web server' --terms 'No warranty.' --price '$5 a month'"
+    )]
+    Sell(marketplace::SellArgs),
     /// Accept the terms of a product of the marketplace
     #[command(after_help = "Examples:\n  gureum images accept abcdefghijklmnopqrstuvwxy")]
     Accept {
@@ -106,6 +117,27 @@ struct CreateArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+struct RegisterArgs {
+    /// Name of the image, unique among yours
+    name: String,
+    /// Snapshot that its root volume has
+    #[arg(long, value_name = "ID")]
+    snapshot: String,
+    /// x86_64 or arm64
+    #[arg(long, default_value = "x86_64")]
+    arch: String,
+    /// Device of the root volume
+    #[arg(long, default_value = "/dev/xvda")]
+    root: String,
+    /// What it is
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    description: String,
+    /// Tag; may be given again
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = parse::tag)]
+    tags: Vec<Tag>,
+}
+
+#[derive(Debug, ClapArgs)]
 struct ShareArgs {
     /// Image, by id or name
     image: String,
@@ -140,30 +172,42 @@ pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failur
             Ok(())
         }
         Verb::Share(args) => share(args, client, out).await,
-        Verb::Marketplace(list) => {
-            let request = DescribeMarketplaceListingsRequest { filters: list.filters, ..Default::default() };
-            let listings: Vec<MarketplaceListing> = pages!(client.compute().describe_marketplace_listings(request).listings, list.limit)?;
-            out.list(client, &listings).await
-        }
-        Verb::Accept { product } => {
-            let request = AcceptMarketplaceTermsRequest { product_code: product, ..Default::default() };
-            match call!(client.compute().accept_marketplace_terms(request))?.listing {
-                Some(listing) => out.one(client, &listing).await,
-                None => Ok(()),
-            }
-        }
+        Verb::Register(args) => register(args, client, out).await,
+        Verb::Marketplace(list) => marketplace::list(list, client, out).await,
+        Verb::Sell(args) => marketplace::sell(args, client, out).await,
+        Verb::Accept { product } => marketplace::accept(product, client, out).await,
+    }
+}
+
+fn image_tags(tags: Vec<Tag>) -> Vec<TagSpecification> {
+    if tags.is_empty() { Vec::new() } else { vec![TagSpecification { resource_type: "image".to_owned(), tags }] }
+}
+
+async fn register(args: RegisterArgs, client: &Client, out: &Output) -> Result<(), Failure> {
+    let ebs = EbsBlockDevice { snapshot_id: Some(args.snapshot), ..Default::default() };
+    let request = RegisterImageRequest {
+        name: args.name,
+        description: args.description,
+        architecture: args.arch,
+        block_device_mappings: vec![BlockDeviceMapping { device_name: args.root.clone(), device: Some(Device::Ebs(ebs)) }],
+        root_device_name: args.root,
+        ena_support: true,
+        tag_specifications: image_tags(args.tags),
+        ..Default::default()
+    };
+    match call!(client.compute().register_image(request))?.image {
+        Some(image) => out.one(client, &image).await,
+        None => Ok(()),
     }
 }
 
 async fn create(args: CreateArgs, client: &Client, out: &Output) -> Result<(), Failure> {
-    let tag_specifications =
-        if args.tags.is_empty() { Vec::new() } else { vec![TagSpecification { resource_type: "image".to_owned(), tags: args.tags }] };
     let request = CreateImageRequest {
         instance_id: resolve::instance(client, &args.instance).await?,
         name: args.name,
         description: args.description,
         no_reboot: args.no_reboot,
-        tag_specifications,
+        tag_specifications: image_tags(args.tags),
         ..Default::default()
     };
     let Some(image) = call!(client.compute().create_image(request))?.image else { return Ok(()) };
@@ -208,27 +252,6 @@ impl Show for Image {
             owner.into(),
             Cell::flag(self.public),
             Cell::ago(self.creation_time.as_ref(), now),
-        ]
-    }
-}
-
-impl Show for MarketplaceListing {
-    const NAME: &'static str = "gureum.compute.v1.MarketplaceListing";
-    const COLUMNS: &'static [&'static str] = &["PRODUCT", "TITLE", "IMAGE", "SELLER", "PRICE", "ACCEPTED"];
-
-    fn id(&self) -> &str {
-        &self.product_code
-    }
-
-    fn row(&self, _now: Option<Timestamp>) -> Vec<Cell> {
-        let price = if self.price.is_empty() { "free" } else { &self.price };
-        vec![
-            self.id().into(),
-            (&self.title).into(),
-            (&self.image_id).into(),
-            (&self.seller_id).into(),
-            price.into(),
-            Cell::flag(self.accepted),
         ]
     }
 }

@@ -13,7 +13,9 @@ pub mod instance;
 pub mod interfaces;
 pub mod keys;
 pub mod launch;
+mod marketplace;
 pub mod power;
+pub mod prefix_lists;
 pub mod ps;
 pub mod routes;
 pub mod sg;
@@ -75,6 +77,8 @@ mod tests {
         check::<security::CreateKeyPairResponse>();
         check::<security::EvaluateResponse>();
         check::<security::KeyPair>();
+        check::<security::ManagedPrefixList>();
+        check::<security::PrefixListEntry>();
         check::<security::SecurityGroup>();
         check::<security::SecurityGroupRule>();
     }

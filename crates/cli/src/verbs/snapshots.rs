@@ -3,7 +3,9 @@
 use clap::{Args as ClapArgs, Subcommand};
 use gureum_proto::{
     common::v1::Tag,
-    compute::v1::{CreateSnapshotRequest, DeleteSnapshotRequest, DescribeSnapshotsRequest, Snapshot},
+    compute::v1::{
+        CreateSnapshotRequest, DeleteSnapshotRequest, DescribeSnapshotsRequest, ModifySnapshotAttributeRequest, Permission, Snapshot,
+    },
 };
 
 use crate::{
@@ -40,6 +42,11 @@ enum Verb {
     /// Take a snapshot of a volume
     #[command(after_help = "Examples:\n  gureum snapshots create vol-00000000000000001 --wait")]
     Create(CreateArgs),
+    /// Say who may make volumes of a snapshot
+    #[command(
+        after_help = "Examples:\n  gureum snapshots share snap-00000000000000001 --with 000000000002\n  gureum snapshots share snap-00000000000000001 --not-with all"
+    )]
+    Share(ShareArgs),
     /// Delete snapshots
     #[command(visible_alias = "rm", after_help = "Examples:\n  gureum snapshots delete snap-00000000000000001")]
     Delete {
@@ -72,6 +79,18 @@ struct CreateArgs {
     wait: WaitArgs,
 }
 
+#[derive(Debug, ClapArgs)]
+struct ShareArgs {
+    /// Snapshot
+    snapshot: String,
+    /// Account that may use it, or all; may be given again
+    #[arg(long = "with", value_name = "ACCOUNT", value_parser = parse::grantee, required_unless_present = "without")]
+    with: Vec<Permission>,
+    /// Account that may use it no longer, or all; may be given again
+    #[arg(long = "not-with", value_name = "ACCOUNT", value_parser = parse::grantee)]
+    without: Vec<Permission>,
+}
+
 /// Carries the command out.
 pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failure> {
     match args.verb.unwrap_or_else(|| Verb::Ls(LsArgs::default())) {
@@ -82,6 +101,16 @@ pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failur
             out.list(client, &snapshots).await
         }
         Verb::Create(args) => create(args, client, out).await,
+        Verb::Share(args) => {
+            let request = ModifySnapshotAttributeRequest {
+                snapshot_id: args.snapshot.clone(),
+                add_create_volume_permissions: args.with,
+                remove_create_volume_permissions: args.without,
+                ..Default::default()
+            };
+            call!(client.compute().modify_snapshot_attribute(request))?;
+            out.done(&args.snapshot, "shared as asked")
+        }
         Verb::Delete { snapshots } => {
             for snapshot_id in snapshots {
                 call!(client.compute().delete_snapshot(DeleteSnapshotRequest { snapshot_id: snapshot_id.clone(), ..Default::default() }))?;

@@ -8,4 +8,5 @@ mod lists;
 mod model;
 mod opening;
 mod size;
+mod stored_forms;
 mod support;

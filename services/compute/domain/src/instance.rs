@@ -354,6 +354,9 @@ impl InstanceState {
 pub struct Observed {
     /// The generation of which the node told; 0 before the first report.
     pub generation: u64,
+    /// The generation as which it runs: what came before it the node no longer has. Noted only of what runs.
+    #[serde(default)]
+    pub live_generation: u64,
     /// The driver's own check fails since then.
     pub unreachable_since: Option<Timestamp>,
 }

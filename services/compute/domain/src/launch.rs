@@ -13,6 +13,7 @@ use gureum_model::{
 
 use crate::{
     instance::{CpuCredits, ShutdownBehavior, Tenancy},
+    instance_type,
     launch_spec::{InterfaceSpec, LaunchSpec, TagSpecification, TenancySpec},
     metadata_options::{MetadataOptions, MetadataOptionsSpec},
     tag_specification,
@@ -105,7 +106,7 @@ pub fn parse(spec: &LaunchSpec, min_count: i32, max_count: i32, region: &Region)
     MetadataOptions::default_for(false).with(&spec.metadata_options, "spec.metadata_options", &mut violations);
     let wanted = Wanted {
         image: image.unwrap_or(gureum_model::id::ResourceId::from_number(0)),
-        instance_type: spec.instance_type.clone().unwrap_or_else(|| DEFAULT_INSTANCE_TYPE.to_owned()),
+        instance_type: kind(spec, &mut violations),
         min_count,
         max_count,
         key_name: spec.key_name.clone().filter(|name| !name.is_empty()),
@@ -154,6 +155,19 @@ fn image(spec: &LaunchSpec, violations: &mut Violations) -> Option<ImageId> {
         }
         text => violations.id("spec.image_id", text),
     }
+}
+
+fn kind(spec: &LaunchSpec, violations: &mut Violations) -> String {
+    let name = spec.instance_type.as_deref().unwrap_or(DEFAULT_INSTANCE_TYPE);
+    if instance_type::find(name).is_none() {
+        violations.add("spec.instance_type", unknown_kind(name));
+    }
+    name.to_owned()
+}
+
+/// What is told of a type that does not exist.
+pub fn unknown_kind(name: &str) -> String {
+    format!("invalid value '{name}' for InstanceType; DescribeInstanceTypes lists all")
 }
 
 fn zone(spec: &LaunchSpec, region: &Region, violations: &mut Violations) -> Option<char> {

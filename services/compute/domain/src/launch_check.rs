@@ -8,7 +8,7 @@ use gureum_model::{
 
 use crate::{
     instance::{AttachedVolume, BootMode, Instance, InstanceState, Interface, Kind, Observed, Origin, Platform},
-    launch::{InterfaceSource, Wanted},
+    launch::{InterfaceSource, Wanted, unknown_kind},
     metadata_options::MetadataOptions,
     modify::default_credits,
 };
@@ -153,10 +153,7 @@ fn check_image(wanted: &Wanted, image: Option<&ImageFacts>, refusals: &mut Vec<R
 fn check_kind(wanted: &Wanted, facts: Option<&KindFacts>, image: Option<&ImageFacts>, refusals: &mut Vec<Refusal>) {
     let name = &wanted.instance_type;
     let Some(facts) = facts else {
-        refusals.push(Refusal::invalid(
-            "spec.instance_type",
-            format!("invalid value '{name}' for InstanceType; DescribeInstanceTypes lists all"),
-        ));
+        refusals.push(Refusal::invalid("spec.instance_type", unknown_kind(name)));
         return;
     };
     if let Some(image) = image.filter(|image| !facts.architectures.contains(&image.architecture)) {

@@ -145,6 +145,21 @@ pub fn interfaces(it: &Instance, mut seen: Vec<Interface>) -> Decision {
     }
 }
 
+/// Whether the node has let go of these public addresses, which the instance has lost.
+pub fn has_let_go<'a>(it: &Instance, addresses: impl IntoIterator<Item = &'a str>) -> bool {
+    let has =
+        |address: &str| it.interfaces.iter().any(|interface| interface.public.as_ref().is_some_and(|public| public.address == address));
+    match it.state {
+        // The record is behind.
+        InstanceState::Running { .. } if addresses.into_iter().any(has) => false,
+        InstanceState::Running { .. } => it.observed.generation == it.generation && it.observed.live_generation == it.generation,
+        // It boots as what it was told first; what has changed since the node hears when it runs.
+        InstanceState::Pending { .. } => false,
+        InstanceState::Stopping { released, .. } | InstanceState::ShuttingDown { released, .. } => released,
+        InstanceState::Stopped { .. } | InstanceState::Terminated { .. } => true,
+    }
+}
+
 /// The instance with other tags. Its node hears of them only if the instance may ask for them.
 pub fn tags(it: &Instance, tags: Tags) -> Decision {
     settle(it, Instance { tags, ..it.clone() }, it.metadata_options.tags_enabled)

@@ -20,6 +20,8 @@ pub struct Report {
     pub node: NodeId,
     /// The newest generation that the node has taken over.
     pub generation: u64,
+    /// The generation as which it runs.
+    pub live_generation: u64,
     pub seen: Seen,
     /// The driver's own check fails: it runs and does not answer.
     pub unreachable: bool,
@@ -86,6 +88,8 @@ fn noted(it: &Instance, next: Option<Instance>, report: &Report, now: Timestamp)
     let unreachable = report.unreachable && matches!(report.seen, Seen::Running);
     noted.observed = Observed {
         generation: report.generation,
+        // While it boots nothing depends on it, and it is not worth a commit.
+        live_generation: if report.seen == Seen::Running { report.live_generation } else { it.observed.live_generation },
         unreachable_since: if unreachable { it.observed.unreachable_since.or(Some(now)) } else { None },
     };
     if noted == *it { Observation::Unchanged } else { Observation::Change(Box::new(noted)) }

@@ -305,7 +305,14 @@ impl Region {
     fn report(&mut self, number: u128) -> Result<(), TestCaseError> {
         let Some(on) = self.on.get(&number).filter(|_| self.nodes.get(&number) == Some(&Reach::Up)) else { return Ok(()) };
         let instance = launched().id;
-        let report = Report { instance, node: node(number), generation: on.generation, seen: on.seen.clone(), unreachable: on.unreachable };
+        let report = Report {
+            instance,
+            node: node(number),
+            generation: on.generation,
+            live_generation: on.generation,
+            seen: on.seen.clone(),
+            unreachable: on.unreachable,
+        };
         self.late.get_or_insert(report.clone());
         self.receive(&report)
     }
@@ -553,10 +560,45 @@ fn an_older_generation_is_ignored() {
         Ok(Decision::Change(next)) => *next,
         other => panic!("{other:?}"),
     };
-    let report = |generation, from| Report { instance: stopping.id, node: node(from), generation, seen: Seen::Stopped, unreachable: false };
+    let report = |generation, from| Report {
+        instance: stopping.id,
+        node: node(from),
+        generation,
+        live_generation: generation,
+        seen: Seen::Stopped,
+        unreachable: false,
+    };
     assert_eq!(observe(&stopping, &report(stopping.generation - 1, 1), NOW), Observation::Stale);
     assert_eq!(observe(&stopping, &report(stopping.generation, 2), NOW), Observation::Disowned);
     assert!(matches!(observe(&stopping, &report(stopping.generation, 1), NOW), Observation::Change(_)));
+}
+
+#[test]
+fn an_address_is_let_go_when_the_node_runs_without_it() {
+    const ADDRESS: [&str; 1] = ["127.8.0.1"];
+    let reported = |it: Instance, live_generation| {
+        let generation = it.generation;
+        let report = Report { instance: it.id, node: node(1), generation, live_generation, seen: Seen::Running, unreachable: false };
+        match observe(&it, &report, NOW) {
+            Observation::Change(next) => *next,
+            other => panic!("{other:?}"),
+        }
+    };
+    let first = running().generation;
+    let holding = reported(running(), first);
+    assert!(!modify::has_let_go(&holding, ADDRESS), "the record says that it has it");
+    let mut without = holding.interfaces.clone();
+    without[0].public = None;
+    let lost = match modify::interfaces(&holding, without) {
+        Decision::Change(next) => *next,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(lost.generation, first + 1, "the node hears of it");
+    assert!(!modify::has_let_go(&lost, ADDRESS));
+    let told = reported(lost, first);
+    assert!(!modify::has_let_go(&told, ADDRESS), "the node knows, and still runs as before");
+    assert!(modify::has_let_go(&reported(told, first + 1), ADDRESS));
+    assert!(modify::has_let_go(&stopped(), ADDRESS), "what is off holds nothing");
 }
 
 #[test]
@@ -566,6 +608,7 @@ fn a_failed_launch_is_undone_and_a_failed_start_is_stopped() {
             instance: it.id,
             node: node(1),
             generation: it.generation,
+            live_generation: it.generation,
             seen: Seen::Failed("no disk".to_owned()),
             unreachable: false,
         };

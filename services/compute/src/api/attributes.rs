@@ -13,7 +13,7 @@ use gureum_compute_domain::{
 use gureum_model::{Filterable, Filters, PageRequest, Refusal, Timestamp, id::InstanceId, refusal::Violations};
 use gureum_proto::{Mutation, compute::v1 as proto, network::v1 as network};
 use gureum_service::{Error, mutate, scope, wire};
-use gureum_store::{Record, token::fingerprint};
+use gureum_store::{Listed, Record, token::fingerprint};
 use prost::Message;
 use proto::{
     InstanceAttributeName as Name, describe_instance_attribute_response::Value, modify_instance_attribute_request::Change as Wanted,
@@ -24,7 +24,7 @@ use crate::{
     convert,
     core::Core,
     network::no_interface,
-    store::{Schema, match_volumes, put_instance},
+    store::{InstanceRow, Schema, match_volumes, put_instance},
 };
 
 /// Tells one attribute.
@@ -33,6 +33,9 @@ pub async fn describe_instance_attribute(
     request: proto::DescribeInstanceAttributeRequest,
 ) -> Result<proto::DescribeInstanceAttributeResponse, Error> {
     let id: InstanceId = request.instance_id.parse().map_err(Refusal::from)?;
+    if matches!(request.attribute(), Name::SourceDestCheck | Name::GroupSet) {
+        core.network_followed.catch_up().await?;
+    }
     let state = core.read();
     let it = get(&state, &scope(), id, core.clock.now())?;
     Ok(proto::DescribeInstanceAttributeResponse { instance_id: id.to_string(), value: attribute(it, request.attribute()) })
@@ -194,7 +197,9 @@ async fn modify_interface(
     core.network.modify(wanted).await?;
     let mut seen = core.network.describe(&[id]).await?;
     let interfaces = seen.interfaces.remove(&id).unwrap_or_default();
-    modify_with(core, request, id, move |it| Ok(modify::interfaces(it, interfaces))).await
+    let modified = modify_with(core, request, id, move |it| Ok(modify::interfaces(it, interfaces))).await;
+    core.read_interfaces_again(&[InstanceRow::list_key(&scope(), id)]);
+    modified
 }
 
 /// A token for the part of a call that network does.

@@ -28,11 +28,12 @@ pub async fn describe_instances(
     core: &Arc<Core>,
     request: proto::DescribeInstancesRequest,
 ) -> Result<proto::DescribeInstancesResponse, Error> {
-    let (scope, state, now) = (scope(), core.read(), core.clock.now());
     let mut violations = Violations::new();
     let ids: Vec<InstanceId> = violations.ids("instance_ids", &request.instance_ids);
     let filters = violations.check("", Filters::for_kind::<Instance>(wire::filters(request.filters))).unwrap_or_default();
     violations.finish()?;
+    core.network_followed.catch_up().await?;
+    let (scope, state, now) = (scope(), core.read(), core.clock.now());
     let (rows, next_page_token) = if ids.is_empty() {
         let page = PageRequest::new(request.page_size, &request.page_token, &("instances", &scope, &filters))?;
         list(&state.instances, &scope, &filters, &page)

@@ -64,7 +64,7 @@ async fn run(core: &Arc<Core>, request: proto::RunInstancesRequest) -> Result<pr
     let token = request.client_token.clone();
     let _turn = if token.is_empty() { None } else { Some(core.turns.take(&scope, &token).await) };
     if !token.is_empty()
-        && let Some(answer) = repeated(core, &scope, &request).await?
+        && let Some(answer) = repeated(core, &scope, &request)?
     {
         return Ok(answer);
     }
@@ -80,11 +80,11 @@ async fn run(core: &Arc<Core>, request: proto::RunInstancesRequest) -> Result<pr
     conclude(core, &scope, &request, launch, prepared, ids, seen).await
 }
 
-/// The answer of a call that was made before with this token.
-async fn repeated(core: &Core, scope: &Scope, request: &proto::RunInstancesRequest) -> Result<Option<proto::RunInstancesResponse>, Error> {
+/// The answer of a call that was made before with this token. What is published will do, without waiting for the
+/// writer: a call that is under way has the token's turn.
+fn repeated(core: &Core, scope: &Scope, request: &proto::RunInstancesRequest) -> Result<Option<proto::RunInstancesResponse>, Refusal> {
     let key = TokenKey::new(scope, proto::RunInstancesRequest::NAME, request.client_token());
-    let parameters = fingerprint(&request.encode_to_vec());
-    Ok(core.store.write(move |tx| mutate::recall::<Schema, proto::RunInstancesResponse>(tx, &key, parameters)).await?)
+    mutate::answer_of(core.read().recall(&key, fingerprint(&request.encode_to_vec()), core.clock.now()))
 }
 
 /// A launch that may happen, and everything that it needs.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gureum_compute_domain::instance_type::{self, InstanceType, Offering};
-use gureum_model::{Filters, PageRequest, Refusal, refusal::Violations};
+use gureum_model::{Filters, PageRequest, Refusal, refusal::Violations, scope::ZONE_LETTERS};
 use gureum_proto::compute::v1 as proto;
 use gureum_service::{Error, scope, wire};
 
@@ -40,10 +40,7 @@ pub async fn describe_instance_type_offerings(
     let locations = match kind {
         proto::LocationType::Unspecified | proto::LocationType::Region => vec![region.to_string()],
         proto::LocationType::AvailabilityZone => region.zones().to_vec(),
-        proto::LocationType::AvailabilityZoneId => {
-            let text = "zone ids are network's; ask by AVAILABILITY_ZONE, and DescribeAvailabilityZones for the ids";
-            return Err(Refusal::invalid("location_type", text).into());
-        }
+        proto::LocationType::AvailabilityZoneId => ZONE_LETTERS.map(|letter| region.zone_id(letter)).to_vec(),
     };
     let shown_kind = if kind == proto::LocationType::Unspecified { proto::LocationType::Region } else { kind };
     let filters = Filters::for_kind::<Offering>(wire::filters(request.filters))?;

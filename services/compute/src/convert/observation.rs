@@ -17,6 +17,8 @@ pub struct Observation {
     pub instance: InstanceId,
     /// The newest intent that the node has made durable.
     pub generation: u64,
+    /// The generation as which it runs; 0 if the driver has refused the last change.
+    pub live_generation: u64,
     /// The last boot that was taken up.
     pub boot: u64,
     state: proto::ObservedState,
@@ -44,6 +46,7 @@ impl Observation {
             scope: Scope::parse(&seen.account_id, &seen.region)?,
             instance: seen.instance_id.parse().map_err(Refusal::from)?,
             generation: seen.generation,
+            live_generation: if seen.change_refused.is_empty() { seen.live_generation } else { 0 },
             boot: seen.boot,
             state,
             crashed: seen.reason() == proto::ObservedReason::Crashed,
@@ -81,6 +84,13 @@ impl Observation {
             proto::ObservedState::Terminated => Seen::Terminated,
             proto::ObservedState::Stopping | proto::ObservedState::Terminating | proto::ObservedState::Unspecified => return None,
         };
-        Some(Report { instance: self.instance, node, generation: self.generation, seen, unreachable: self.unreachable })
+        Some(Report {
+            instance: self.instance,
+            node,
+            generation: self.generation,
+            live_generation: self.live_generation,
+            seen,
+            unreachable: self.unreachable,
+        })
     }
 }

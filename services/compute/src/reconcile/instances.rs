@@ -322,7 +322,7 @@ impl Instances {
             let now = tx.now();
             for (row, seen) in reports {
                 let Some(recorded) = tx.instances.get(&row.record.key()).cloned() else { continue };
-                let report = Report { instance: row.id, node, generation: row.generation, seen, unreachable: false };
+                let report = Report { instance: row.id, node, generation: row.generation, live_generation: 0, seen, unreachable: false };
                 if let Observation::Change(next) = observe(&recorded, &report, now) {
                     put_instance(tx, &places, *next, "");
                 }
@@ -378,8 +378,11 @@ impl Instances {
             Err(error) => return self.failed(&rows, "AssignPublicAddresses", &error),
         };
         let places = core.places.clone();
-        let keys = rows.iter().map(|row| row.record.key()).collect();
-        self.commit(keys, move |tx, keys| change_all(tx, &places, keys, |it, _| addresses_assigned(it, seen.of(it.id)))).await
+        let keys: Vec<String> = rows.iter().map(|row| row.record.key()).collect();
+        let assign = move |tx: &mut Tx<'_>, keys: &[String]| change_all(tx, &places, keys, |it, _| addresses_assigned(it, seen.of(it.id)));
+        let outcomes = self.commit(keys.clone(), assign).await;
+        core.read_interfaces_again(&keys);
+        outcomes
     }
 
     async fn release(&self, scope: Scope, rows: Vec<InstanceRef>) -> Outcomes {

@@ -2,6 +2,9 @@
 //!
 //! Elastic IPs move, interfaces are attached and detached, groups change: network tells of each. Only
 //! what an instance does not know yet is asked for. After a start everything is looked through once.
+//!
+//! The other way network is told when a node has carried such a change out: only then does an address that an
+//! instance has lost go to another.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -9,6 +12,7 @@ use futures::StreamExt;
 use gureum_compute_domain::{
     instance::{Decision, Instance, InstanceState, Interface},
     modify,
+    plan::Reach,
 };
 use gureum_model::{
     Scope,
@@ -24,7 +28,8 @@ use tonic::{Code, Status, Streaming};
 
 use crate::{
     core::Core,
-    network::Seen,
+    fleet::reach_of,
+    network::{Release, Seen},
     store::{INTERFACE_INDEX, InstanceRow, Schema, put_instance},
 };
 
@@ -34,6 +39,9 @@ const RETRY: Duration = Duration::from_millis(100);
 /// When an attachment that a node has not carried out is looked at again, in domain time.
 const CARRIED_OUT_AGAIN: Duration = Duration::from_secs(1);
 
+/// What instances have lost and have yet to let go of.
+type Releasing = BTreeMap<InstanceId, Vec<proto::ReleasingAddress>>;
+
 /// Follows network until it is dropped: wakes the loop for instances that do not know their interfaces
 /// as they are.
 pub async fn follow(core: Arc<Core>) {
@@ -41,6 +49,8 @@ pub async fn follow(core: Arc<Core>) {
     loop {
         match core.network.watch(after).await {
             Ok(stream) => {
+                // What could not be asked for while network was away need not wait for its next attempt.
+                core.interfaces.wake(core.network_followed.open_keys());
                 if let Err(status) = take(&core, stream, &mut after).await {
                     tracing::debug!(%status, "following network is interrupted");
                     if status.code() == Code::OutOfRange {
@@ -64,15 +74,18 @@ async fn take(core: &Core, mut stream: Streaming<proto::WatchAllResponse>, after
                 if let Some(Resource::NetworkInterface(interface)) = event.resource {
                     let scope = Scope::parse(&metadata.account_id, &metadata.region).unwrap_or_default();
                     let keys = unknown_to(&core.read(), core, &scope, interface);
+                    core.network_followed.open(&keys, metadata.sequence);
                     core.interfaces.wake(keys);
                 }
                 if !in_snapshot {
                     *after = Some(metadata.sequence);
+                    core.network_followed.reached(metadata.sequence);
                 }
             }
             WatchPart::CaughtUp(sequence) => {
                 in_snapshot = false;
                 *after = Some(sequence);
+                core.network_followed.reached(sequence);
             }
             WatchPart::Unknown => {}
         }
@@ -83,17 +96,22 @@ async fn take(core: &Core, mut stream: Streaming<proto::WatchAllResponse>, after
 /// The instances that do not know an interface as it is now: who has it, and who believes to have it.
 fn unknown_to(tables: &Schema, core: &Core, scope: &Scope, interface: proto::NetworkInterface) -> Vec<String> {
     let Ok(id) = interface.network_interface_id.parse::<NetworkInterfaceId>() else { return Vec::new() };
-    let Seen { interfaces, moving } = core.network.peek(interface);
-    let mut keys: Vec<String> = moving.keys().map(|instance| InstanceRow::list_key(scope, *instance)).collect();
+    let Seen { interfaces, moving, releasing } = core.network.peek(interface);
+    let unsettled = moving.keys().chain(releasing.keys());
+    let mut keys: Vec<String> = unsettled.map(|instance| InstanceRow::list_key(scope, *instance)).collect();
     for (instance, seen) in &interfaces {
         let key = InstanceRow::list_key(scope, *instance);
-        if tables.instances.get(&key).is_some_and(|row| seen.iter().any(|interface| !knows(row, interface))) {
+        let is_open = core.network_followed.is_open(&key);
+        // What is being written may be older than what its row now has.
+        if tables.instances.get(&key).is_some_and(|row| is_open || seen.iter().any(|interface| !knows(row, interface))) {
             keys.push(key);
         }
     }
     let believers = tables.instances.find(INTERFACE_INDEX, &id.to_string()).filter(|row| !interfaces.contains_key(&row.id));
     keys.extend(believers.filter(|row| is_alive(row)).map(|row| row.record.key()));
     keys.retain(|key| tables.instances.get(key).is_some_and(|row| is_alive(row)));
+    keys.sort();
+    keys.dedup();
     keys
 }
 
@@ -129,8 +147,12 @@ impl Reconcile for Interfaces {
         let mut by_scope: BTreeMap<Scope, Vec<InstanceId>> = BTreeMap::new();
         {
             let state = self.0.read();
-            for row in keys.iter().filter_map(|key| state.instances.get(key)) {
-                by_scope.entry(row.scope.clone()).or_default().push(row.id);
+            for key in &keys {
+                match state.instances.get(key) {
+                    Some(row) => by_scope.entry(row.scope.clone()).or_default().push(row.id),
+                    // Forgotten meanwhile: there is nothing to apply to.
+                    None => self.0.network_followed.applied(self.0.network_followed.begin([key])),
+                }
             }
         }
         let mut outcomes = Vec::with_capacity(keys.len());
@@ -154,33 +176,69 @@ impl Interfaces {
 
     async fn run_scope(&self, scope: &Scope, ids: &[InstanceId]) -> Outcome {
         let core = &self.0;
+        let keys: Vec<String> = ids.iter().map(|id| InstanceRow::list_key(scope, *id)).collect();
+        let applying = core.network_followed.begin(&keys);
         let seen = match core.in_scope(scope, core.network.describe(ids)).await {
             Ok(seen) => seen,
             Err(error) => return self.away(scope, ids.iter().copied(), "DescribeInstanceInterfaces", &error),
         };
-        let moving = seen.moving.clone();
+        let (moving, releasing) = (seen.moving.clone(), seen.releasing.clone());
         let (places, scope_of, of) = (core.places.clone(), scope.clone(), ids.to_vec());
         let written = core.commit(move |tx| {
-            let mut changed = false;
             for id in of {
                 let Some(row) = tx.instances.get(&InstanceRow::list_key(&scope_of, id)).cloned() else { continue };
                 if let Decision::Change(next) = modify::interfaces(&row, seen.of(id)) {
                     put_instance(tx, &places, *next, "");
-                    changed = true;
                 }
             }
-            changed
         });
-        let changed = match written.await {
-            Ok(changed) => changed,
-            Err(error) => return Outcome::Retry { reason: error.to_string() },
-        };
-        match self.settle(scope, moving).await {
-            // What network told between the answer and this commit was held against what was known before it, and may
-            // have looked like nothing new.
-            Outcome::Settled if changed => Outcome::Moved,
-            outcome => outcome,
+        if let Err(error) = written.await {
+            return Outcome::Retry { reason: error.to_string() };
         }
+        core.network_followed.applied(applying);
+        let plugged = self.settle(scope, moving).await;
+        let let_go = self.settle_addresses(scope, ids, releasing).await;
+        match (plugged, let_go) {
+            (Outcome::Settled, other) | (other, Outcome::Settled) => other,
+            (retry @ Outcome::Retry { .. }, _) | (_, retry) => retry,
+        }
+    }
+
+    /// Tells network which of the addresses that instances have lost their nodes have let go of.
+    async fn settle_addresses(&self, scope: &Scope, ids: &[InstanceId], mut releasing: Releasing) -> Outcome {
+        let core = &self.0;
+        let (mut told, mut open) = (Vec::new(), false);
+        for instance in releasing.keys() {
+            // Before the records are read, so that no report slips between.
+            core.awaited.insert(InstanceRow::list_key(scope, *instance));
+        }
+        {
+            let state = core.read();
+            for instance in ids {
+                let key = InstanceRow::list_key(scope, *instance);
+                let addresses = releasing.remove(instance).unwrap_or_default();
+                let row = state.instances.get(&key);
+                let has_let_go = row.is_none_or(|row| modify::has_let_go(row, addresses.iter().map(|address| address.public_ip.as_str())));
+                if addresses.is_empty() || has_let_go {
+                    core.awaited.remove(&key);
+                } else {
+                    open = true;
+                    if row.and_then(|row| row.node).is_none_or(|node| reach_of(&state, node) == Reach::Up) {
+                        continue;
+                    }
+                }
+                if !addresses.is_empty() {
+                    told.push(Release { instance: *instance, addresses, node_unreachable: !has_let_go });
+                }
+            }
+        }
+        let holders: Vec<InstanceId> = told.iter().map(|release| release.instance).collect();
+        if !told.is_empty()
+            && let Err(error) = core.in_scope(scope, core.network.settle_addresses(told)).await
+        {
+            return self.away(scope, holders.into_iter(), "SettlePublicAddresses", &error);
+        }
+        if open { Outcome::Waiting { until: core.clock.now() + CARRIED_OUT_AGAIN } } else { Outcome::Settled }
     }
 
     /// Tells network of what the nodes have carried out. An instance that is off has nothing to carry out.

@@ -42,8 +42,13 @@ pub async fn follow(core: Arc<Core>, seen: Seen) {
             let batch: Vec<_> = state.events_after(after).take(BATCH).collect();
             let Some(last) = batch.last().map(|event| event.sequence) else { break };
             let of_instances = batch.iter().filter(|event| event.resource_id.starts_with(InstanceId::PREFIX) && !event.deleted);
+            let keys: Vec<String> = of_instances.map(|event| format!("{}/{}", event.scope, event.resource_id)).collect();
             // Woken before it counts as read, so that whoever waits for quiet sees one or the other.
-            core.instances.wake(of_instances.map(|event| format!("{}/{}", event.scope, event.resource_id)));
+            let awaited = core.awaited.among(keys.iter());
+            if !awaited.is_empty() {
+                core.interfaces.wake(awaited);
+            }
+            core.instances.wake(keys);
             let living = batch.iter().filter(|event| !event.deleted);
             core.due.wake(living.filter_map(|event| DueKey::of(&event.scope, &event.resource_id)));
             seen.0.store(last, Ordering::SeqCst);

@@ -119,3 +119,12 @@ impl Record for DeadLetter {
         format!("{}{:020}", Self::prefix(self.webhook), self.place)
     }
 }
+
+#[cfg(test)]
+mod stored_forms {
+    #[test]
+    fn rows_of_every_kind_are_read_as_they_were_written() {
+        let faults = gureum_store::stored_forms::faults::<super::Schema>(include_str!("../../tests/stored_forms.txt"));
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
+    }
+}

@@ -1,6 +1,11 @@
 //! Deliveries: each webhook gets its events in order, signed, again and again until it takes them.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    convert::Infallible,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
@@ -24,15 +29,7 @@ use serde_json::json;
 use sha2::Sha256;
 
 use super::{DeadLetter, Schema, Webhook, cloud_event::to_json, subscribe::Logged};
-
-/// Attempts before an event becomes a dead letter: with pauses of 1, 2, 4 … seconds, over an hour.
-pub const ATTEMPTS: u32 = 12;
-
-/// The first pause, in real time; each is twice the one before.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-
-/// Time that one delivery may take.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::settings::Webhooks;
 
 /// Events passed between two commits of how far a webhook is: what may come twice after a crash.
 const EVENTS_PER_RUN: usize = 32;
@@ -45,9 +42,12 @@ pub struct Deliveries(Arc<Shared>);
 
 struct Shared {
     store: Store<Schema>,
-    clock: Clock,
+    settings: Webhooks,
     http: Http,
     waker: Waker<String>,
+    /// Webhooks that are left alone for now, because they did not take an event. Not stored: a gateway
+    /// that starts gives each a whole pause again.
+    resting: Mutex<HashSet<String>>,
 }
 
 /// What one attempt came to.
@@ -55,10 +55,10 @@ type Attempt = Result<(), String>;
 
 impl Deliveries {
     /// Deliveries of the webhooks in this store.
-    pub fn new(store: Store<Schema>, clock: Clock) -> std::io::Result<Self> {
+    pub fn new(store: Store<Schema>, settings: Webhooks) -> std::io::Result<Self> {
         let connector = HttpsConnectorBuilder::new().with_native_roots()?.https_or_http().enable_http1().build();
         let http = Client::builder(TokioExecutor::new()).build(connector);
-        Ok(Self(Arc::new(Shared { store, clock, http, waker: Waker::default() })))
+        Ok(Self(Arc::new(Shared { store, settings, http, waker: Waker::default(), resting: Mutex::default() })))
     }
 
     /// What runs the deliveries, to be handed to the scaffold.
@@ -68,6 +68,12 @@ impl Deliveries {
 
     /// Wakes all webhooks whenever the log grows.
     pub async fn follow_log(self) {
+        let state = self.0.store.read();
+        // The pauses in which these were ended with the process that knew of them.
+        for webhook in state.webhooks.iter().filter(|webhook| webhook.failed_attempts > 0) {
+            self.rest(&webhook.key(), webhook.failed_attempts);
+        }
+        drop(state);
         let mut sequence = self.0.store.sequence();
         while sequence.changed().await.is_ok() {
             self.0.waker.wake(self.unsettled());
@@ -80,6 +86,9 @@ impl Deliveries {
         };
         if let Some(letter) = self.next_redriven(webhook.id) {
             return self.redrive(&webhook, letter).await;
+        }
+        if self.resting().contains(key) {
+            return Outcome::Settled;
         }
         let state = self.0.store.read();
         let from = webhook.delivered_to.max(state.oldest_after());
@@ -99,24 +108,32 @@ impl Deliveries {
 
     async fn failed(&self, key: &str, done: u64, event: &CloudEvent, error: String) -> Outcome {
         let attempts = self.0.store.read().webhooks.get(key).map_or(0, |row| row.failed_attempts) + 1;
-        if attempts >= ATTEMPTS {
+        if attempts >= self.0.settings.attempts {
             tracing::warn!(webhook = key, event = event.id, error, "an event was given up and is a dead letter now");
             self.record(key, event.place, 0, error.clone(), Some((event, error))).await;
             return Outcome::Moved;
         }
-        self.record(key, done, attempts, error.clone(), None).await;
-        self.wake_later(key, attempts);
+        // First, so that nothing that wakes it meanwhile makes the pause shorter.
+        self.rest(key, attempts);
+        self.record(key, done, attempts, error, None).await;
         Outcome::Settled
     }
 
-    /// Real time, and not the loop's own retry: its pauses are shorter than a webhook deserves.
-    fn wake_later(&self, key: &str, attempts: u32) {
-        let (waker, key) = (self.0.waker.clone(), key.to_owned());
-        let pause = FIRST_PAUSE.saturating_mul(1 << attempts.saturating_sub(1).min(ATTEMPTS));
+    /// Leaves a webhook alone for a while. Real time, and not the loop's own retry: its pauses are shorter
+    /// than a webhook deserves.
+    fn rest(&self, key: &str, attempts: u32) {
+        self.resting().insert(key.to_owned());
+        let (deliveries, key, pause) = (self.clone(), key.to_owned(), self.0.settings.pause(attempts));
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            waker.wake([key]);
+            deliveries.resting().remove(&key);
+            deliveries.0.waker.wake([key]);
         });
+    }
+
+    fn resting(&self) -> MutexGuard<'_, HashSet<String>> {
+        // An insert or a removal is whole or not begun, so a poisoned lock is as good as any.
+        self.0.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn redrive(&self, webhook: &Webhook, letter: DeadLetter) -> Outcome {
@@ -142,10 +159,12 @@ impl Deliveries {
     }
 
     async fn deliver(&self, webhook: &Webhook, event: &CloudEvent) -> Attempt {
-        let request = signed(webhook, event, self.0.clock.now()).map_err(|error| error.to_string())?;
-        match tokio::time::timeout(DELIVERY_TIMEOUT, self.0.http.request(request)).await {
-            Err(_elapsed) => Err(format!("no answer within {} s", DELIVERY_TIMEOUT.as_secs())),
-            Ok(Err(error)) => Err(format!("{error}")),
+        // Receivers hold the time of a delivery against their own clock, whatever the region's is.
+        let request = signed(webhook, event, Clock::wall_now()).map_err(|error| error.to_string())?;
+        let timeout = Duration::from_millis(self.0.settings.timeout_ms);
+        match tokio::time::timeout(timeout, self.0.http.request(request)).await {
+            Err(_elapsed) => Err(format!("no answer within {} ms", timeout.as_millis())),
+            Ok(Err(error)) => Err(chain(&error)),
             Ok(Ok(answer)) if answer.status().is_success() => Ok(()),
             Ok(Ok(answer)) => Err(format!("answered {}", answer.status())),
         }
@@ -174,6 +193,9 @@ impl Deliveries {
 impl Reconcile for Deliveries {
     type Key = String;
     const NAME: &'static str = "webhooks";
+    // A receiver that hangs holds up its own webhook, and no other.
+    const BATCH: usize = 1;
+    const RUNS: usize = 64;
 
     fn unsettled(&self) -> Vec<String> {
         self.0.store.read().webhooks.iter().filter(|webhook| webhook.failed_attempts == 0).map(|webhook| webhook.key()).collect()
@@ -201,6 +223,12 @@ fn signed(webhook: &Webhook, event: &CloudEvent, now: Timestamp) -> Result<Reque
         .header("webhook-timestamp", timestamp)
         .header("webhook-signature", signature(&webhook.secret, &event.id, timestamp, &body))
         .body(Full::new(Bytes::from(body)))
+}
+
+/// An error with its causes: "client error (Connect)" alone tells nobody what to do.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn signature(secret: &str, id: &str, timestamp: u64, body: &[u8]) -> String {

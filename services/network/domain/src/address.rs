@@ -35,7 +35,36 @@ pub struct AddressAssociation {
 /// Whether an elastic IP leads to its interface already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AssociationState {
-    Associated { since: Timestamp },
+    Associated {
+        since: Timestamp,
+    },
+    /// Another instance has yet to let go of it.
+    Waiting {
+        since: Timestamp,
+        holder: InstanceId,
+        /// The holder's node is not heard of.
+        unreachable: bool,
+    },
+}
+
+impl AssociationState {
+    /// Since when it is in this state.
+    pub fn since(self) -> Timestamp {
+        match self {
+            Self::Associated { since } | Self::Waiting { since, .. } => since,
+        }
+    }
+
+    /// For what it waits, in words; empty if for nothing.
+    pub fn reason(self) -> String {
+        match self {
+            Self::Associated { .. } => String::new(),
+            Self::Waiting { holder, unreachable: false, .. } => format!("{holder} has not let go of the address yet"),
+            Self::Waiting { holder, unreachable: true, .. } => format!(
+                "{holder} has not let go of the address, and its node is not heard of: the address moves when the node returns or is declared dead"
+            ),
+        }
+    }
 }
 
 /// The pool and the domain that every elastic IP has, in EC2's words.
@@ -126,7 +155,10 @@ pub fn release(draft: &mut Draft<impl View>, name: AddressName) -> Result<Alloca
     if let Some(association) = &elastic.association {
         return Err(AddressError::InUse { address: elastic.address, association: association.id });
     }
-    draft.give_back_public(elastic.address);
+    // One that an instance has yet to let go of goes back when it has.
+    if draft.releasing(elastic.address).is_none() {
+        draft.give_back_public(elastic.address);
+    }
     draft.remove_address(elastic.id);
     Ok(elastic.id)
 }

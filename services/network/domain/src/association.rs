@@ -1,6 +1,7 @@
 //! Where elastic IPs lead: associating, moving and disassociating them.
 //!
-//! An association stands twice, in the elastic IP and in the interface, and both change in one commit.
+//! An association stands twice, in the elastic IP and in the interface, and both change in one commit. While another
+//! instance has yet to let go of the address, both say that it waits: see [`crate::letting_go`].
 
 use std::net::Ipv4Addr;
 
@@ -16,6 +17,7 @@ use crate::{
     cidr,
     draft::AddressingError,
     interface::{AutoPublic, PublicAddress},
+    letting_go::{self, MAX_RELEASING, leave},
     subnet,
 };
 
@@ -100,16 +102,24 @@ pub fn associate(
         if !wanted.allow_reassociation {
             return Err(AssociationError::AlreadyAssociated { resource: elastic.id.to_string(), association: known.id });
         }
-        end_association(draft, elastic.id, known.interface_id == interface_id)?;
+        end_association(draft, elastic.id, known.interface_id == interface_id, now)?;
     }
-    clear_target(draft, interface_id, private_address, wanted.allow_reassociation)?;
+    clear_target(draft, interface_id, private_address, wanted.allow_reassociation, now)?;
+    let instance_id = draft.interface(interface_id)?.instance();
+    if let Some(instance) = instance_id.filter(|instance| letting_go::count(draft, *instance) >= MAX_RELEASING) {
+        return Err(AssociationError::TooManyToLetGo(instance));
+    }
+    let holder = letting_go::claim(draft, instance_id, elastic.address);
     let mut interface = draft.interface(interface_id)?.clone();
-    let instance_id = interface.instance();
     for private in interface.private_addresses.iter_mut().filter(|private| private.address == private_address) {
-        private.public = Some(PublicAddress::Elastic { address: elastic.address, allocation: elastic.id, association: new });
+        let (address, waiting) = (elastic.address, holder.is_some());
+        private.public = Some(PublicAddress::Elastic { address, allocation: elastic.id, association: new, waiting });
     }
     draft.put_interface(interface);
-    let state = AssociationState::Associated { since: now };
+    let state = match holder {
+        None => AssociationState::Associated { since: now },
+        Some(holder) => AssociationState::Waiting { since: now, holder, unreachable: false },
+    };
     let next =
         ElasticAddress { association: Some(AddressAssociation { id: new, interface_id, private_address, instance_id, state }), ..elastic };
     draft.put_address(next.clone());
@@ -150,18 +160,29 @@ fn clear_target(
     id: NetworkInterfaceId,
     private_address: Ipv4Addr,
     allow_reassociation: bool,
+    now: Timestamp,
 ) -> Result<(), AssociationError> {
     let mut interface = draft.interface(id)?.clone();
+    let instance = interface.instance();
     let Some(private) = interface.private_addresses.iter_mut().find(|private| private.address == private_address) else { return Ok(()) };
-    match private.public.take() {
-        None => return Ok(()),
-        Some(PublicAddress::Pool { address }) => draft.give_back_public(address),
-        Some(PublicAddress::Elastic { association, .. }) if !allow_reassociation => {
+    let Some(public) = private.public.take() else { return Ok(()) };
+    draft.put_interface(interface);
+    match public {
+        PublicAddress::Pool { address } => {
+            if !leave(draft, instance, address, now) {
+                draft.give_back_public(address);
+            }
+        }
+        PublicAddress::Elastic { association, .. } if !allow_reassociation => {
             return Err(AssociationError::AlreadyAssociated { resource: id.to_string(), association });
         }
-        Some(PublicAddress::Elastic { allocation, .. }) => clear_elastic(draft, allocation)?,
+        PublicAddress::Elastic { address, allocation, waiting, .. } => {
+            clear_elastic(draft, allocation)?;
+            if !waiting {
+                leave(draft, instance, address, now);
+            }
+        }
     }
-    draft.put_interface(interface);
     Ok(())
 }
 
@@ -198,27 +219,31 @@ impl AssociationName {
 }
 
 /// Makes an elastic IP lead nowhere. One that does so already, named by its address, is left as it is.
-pub fn disassociate(draft: &mut Draft<impl View>, name: AssociationName) -> Result<ElasticAddress, AssociationError> {
+pub fn disassociate(draft: &mut Draft<impl View>, name: AssociationName, now: Timestamp) -> Result<ElasticAddress, AssociationError> {
     let id = match name {
         AssociationName::Association(id) => draft.address_with(id)?.id,
         AssociationName::Public(address) => draft.address_at(address)?.id,
     };
-    end_association(draft, id, false)?;
+    end_association(draft, id, false, now)?;
     Ok(draft.address(id)?.clone())
 }
 
 /// Ends an association on both sides. The interface gets an address of the pool in its place if it may have one, as EC2 gives
 /// it, unless `stays` says that the elastic IP stays at this interface.
-fn end_association(draft: &mut Draft<impl View>, id: AllocationId, stays: bool) -> Result<(), AssociationError> {
+fn end_association(draft: &mut Draft<impl View>, id: AllocationId, stays: bool, now: Timestamp) -> Result<(), AssociationError> {
     let Some(association) = draft.address(id)?.association.clone() else { return Ok(()) };
     clear_elastic(draft, id)?;
     let mut interface = draft.interface(association.interface_id)?.clone();
+    let (instance, mut held) = (interface.instance(), None);
     for private in &mut interface.private_addresses {
         if private.public.and_then(|public| public.elastic()).is_some_and(|(allocation, _)| allocation == id) {
-            private.public = None;
+            held = private.public.take().filter(|public| !public.is_waiting());
         }
     }
     draft.put_interface(interface);
+    if let Some(public) = held {
+        leave(draft, instance, public.address(), now);
+    }
     if !stays {
         // An empty pool is no reason to refuse: the instance then has no public address.
         match give_pool_address(draft, association.interface_id) {
@@ -245,7 +270,11 @@ pub(crate) fn give_pool_address(draft: &mut Draft<impl View>, id: NetworkInterfa
     if !runs || has_one || !subnet::is_public(draft, draft.subnet(interface.subnet_id)?) {
         return Ok(());
     }
-    let address = draft.take_public(None)?;
+    let kept = interface.instance().and_then(|instance| letting_go::keep_pool_address(draft, instance));
+    let address = match kept {
+        Some(address) => address,
+        None => draft.take_public(None)?,
+    };
     let mut next = draft.interface(id)?.clone();
     if let Some(primary) = next.private_addresses.first_mut() {
         primary.public = Some(PublicAddress::Pool { address });
@@ -269,6 +298,8 @@ pub enum AssociationError {
     NoSuchPrivateAddress { address: Ipv4Addr, holder: String },
     #[error("There are multiple interfaces attached to instance '{0}'. Please specify an interface ID for the operation instead.")]
     SeveralInterfaces(InstanceId),
+    #[error("the instance {0} has yet to let go of {MAX_RELEASING} addresses; its node is behind: try again later")]
+    TooManyToLetGo(InstanceId),
 }
 
 impl From<AssociationError> for Refusal {
@@ -280,6 +311,7 @@ impl From<AssociationError> for Refusal {
             AssociationError::NoGateway(_) => Self::wrong_state("Gateway.NotAttached", text),
             AssociationError::AlreadyAssociated { .. } => Self::wrong_state("Resource.AlreadyAssociated", text),
             AssociationError::NoSuchPrivateAddress { .. } => Self::invalid("private_ip_address", text),
+            AssociationError::TooManyToLetGo(_) => Self::wrong_state("IncorrectState", text),
             AssociationError::SeveralInterfaces(_) => Self::invalid_as("InvalidInstanceID", "instance_id", text),
         }
     }

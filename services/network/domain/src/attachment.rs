@@ -13,6 +13,7 @@ use crate::{
     Draft, Missing, NetworkInterface, View,
     draft::AddressingError,
     interface::{Attachment, AutoPublic, InterfaceState, PublicAddress},
+    letting_go::{hand_over, leave, wait},
     vpc::refresh_routes,
 };
 
@@ -93,7 +94,7 @@ pub fn detach(draft: &mut Draft<impl View>, id: AttachmentId, force: bool, now: 
     }
     if force {
         let vpc = interface.vpc_id;
-        let next = let_go(draft, interface)?;
+        let next = let_go(draft, interface, Leaving::Alive, now)?;
         refresh_routes(draft, vpc);
         return Ok(next);
     }
@@ -110,7 +111,7 @@ pub fn detach(draft: &mut Draft<impl View>, id: AttachmentId, force: bool, now: 
 
 /// The instance's side has done its part: what was attaching is attached, what was detaching is out. Anything else
 /// is left as it is.
-pub fn settle(draft: &mut Draft<impl View>, id: AttachmentId) -> Result<(), AttachError> {
+pub fn settle(draft: &mut Draft<impl View>, id: AttachmentId, now: Timestamp) -> Result<(), AttachError> {
     let Ok(interface) = draft.interface_with(id).cloned() else { return Ok(()) };
     match interface.state.clone() {
         InterfaceState::Available | InterfaceState::InUse { .. } => {}
@@ -119,7 +120,7 @@ pub fn settle(draft: &mut Draft<impl View>, id: AttachmentId) -> Result<(), Atta
         }
         InterfaceState::Detaching { .. } => {
             let vpc = interface.vpc_id;
-            let_go(draft, interface)?;
+            let_go(draft, interface, Leaving::Alive, now)?;
             refresh_routes(draft, vpc);
         }
     }
@@ -128,17 +129,48 @@ pub fn settle(draft: &mut Draft<impl View>, id: AttachmentId) -> Result<(), Atta
 
 /// The interface without its instance: an address of the pool goes back, an elastic IP stays. Routes are the caller's
 /// to refresh.
-pub(crate) fn let_go(draft: &mut Draft<impl View>, interface: NetworkInterface) -> Result<NetworkInterface, AddressingError> {
+pub(crate) fn let_go(
+    draft: &mut Draft<impl View>,
+    interface: NetworkInterface,
+    leaving: Leaving,
+    now: Timestamp,
+) -> Result<NetworkInterface, AddressingError> {
+    let (id, instance) = (interface.id, interface.instance());
     let mut next = NetworkInterface { state: InterfaceState::Available, ..interface };
+    let mut freed = Vec::new();
     for private in &mut next.private_addresses {
         if let Some(PublicAddress::Pool { address }) = private.public {
-            draft.give_back_public(address);
+            freed.push(address);
             private.public = None;
         }
     }
+    let stays: Vec<_> = next.private_addresses.iter().filter_map(|private| private.public).collect();
+    let releasing = std::mem::take(&mut next.releasing);
     point_elastic(draft, &next);
-    draft.put_interface(next.clone());
-    Ok(next)
+    draft.put_interface(next);
+    let alive = instance.filter(|_| leaving == Leaving::Alive);
+    for address in freed {
+        if !leave(draft, alive, address, now) {
+            draft.give_back_public(address);
+        }
+    }
+    // Its instance may still hold what goes on leading to it.
+    for public in stays.into_iter().filter(|public| !public.is_waiting()) {
+        if let Some(holder) = alive.filter(|_| leave(draft, alive, public.address(), now)) {
+            wait(draft, public.address(), holder, now);
+        }
+    }
+    hand_over(draft, releasing, now);
+    Ok(draft.interface(id)?.clone())
+}
+
+/// Why an interface leaves its instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaving {
+    /// It is pulled out, and the instance lives on.
+    Alive,
+    /// The instance has ended, and holds nothing any more.
+    Ended,
 }
 
 /// Elastic IPs that lead to the interface say which instance has it.

@@ -291,6 +291,13 @@ impl<V: View> Draft<'_, V> {
         self.addresses.merge(below.into_iter().collect(), |row| row.id, has).pop().ok_or(Missing::Association(association))
     }
 
+    /// The interface whose instance has yet to let go of this public address.
+    pub fn releasing(&self, address: Ipv4Addr) -> Option<&NetworkInterface> {
+        let has = |row: &NetworkInterface| row.releasing.iter().any(|known| known.address == address);
+        let below = self.view.releasing(address);
+        self.interfaces.merge(below.into_iter().collect(), |row| row.id, has).pop()
+    }
+
     pub fn hold_mark(&self, interface: NetworkInterfaceId) -> Option<&HoldMark> {
         self.hold_marks.over(interface, self.view.hold_mark(interface))
     }

@@ -27,11 +27,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Draft, Missing, NetworkInterface, View,
     association::give_pool_address,
-    attachment::{AttachError, check_place, let_go, point_elastic},
+    attachment::{AttachError, Leaving, check_place, let_go, point_elastic},
     draft::AddressingError,
     hold,
     interface::{Attachment, AutoPublic, Group, InterfaceState, PublicAddress},
     interface_create::{NewInterface, NewInterfaceInput, build, remove},
+    letting_go::hand_over,
     vpc::refresh_routes,
 };
 
@@ -214,7 +215,9 @@ pub fn delete(draft: &mut Draft<impl View>, ends: &[InstanceEnd], now: Timestamp
             if interface.attachment().is_some_and(|attachment| attachment.delete_on_termination) {
                 remove(draft, interface.id, now)?;
             } else {
-                let_go(draft, interface)?;
+                // Read again: the end of the one before may have handed an address over to it.
+                let interface = draft.interface(interface.id)?.clone();
+                let_go(draft, interface, Leaving::Ended, now)?;
             }
         }
     }
@@ -272,10 +275,14 @@ pub fn assign_public(draft: &mut Draft<impl View>, instances: &[InstanceId]) -> 
     Ok(all)
 }
 
-/// Instances have stopped: their addresses of the pool go back, elastic IPs stay. Answers their interfaces as
+/// Instances have stopped: their addresses of the pool go back, elastic IPs stay, and what they were to let go of they have. Answers their interfaces as
 /// [`assign_public`] does; an unknown instance has none.
-pub fn release_public(draft: &mut Draft<impl View>, instances: &[InstanceId]) -> Result<Vec<NetworkInterface>, InstanceError> {
-    let mut all = Vec::new();
+pub fn release_public(
+    draft: &mut Draft<impl View>,
+    instances: &[InstanceId],
+    now: Timestamp,
+) -> Result<Vec<NetworkInterface>, InstanceError> {
+    let (mut ids, mut gone) = (Vec::new(), Vec::new());
     for instance in instances {
         set_auto_public(draft, *instance, AutoPublic::Running, AutoPublic::Stopped);
         let held: Vec<NetworkInterface> = draft.interfaces_of(*instance).into_iter().cloned().collect();
@@ -286,11 +293,14 @@ pub fn release_public(draft: &mut Draft<impl View>, instances: &[InstanceId]) ->
                     private.public = None;
                 }
             }
-            draft.put_interface(interface.clone());
-            all.push(interface);
+            gone.append(&mut interface.releasing);
+            ids.push(interface.id);
+            draft.put_interface(interface);
         }
     }
-    Ok(all)
+    // An instance that is off holds nothing.
+    hand_over(draft, gone, now);
+    ids.into_iter().map(|id| Ok(draft.interface(id)?.clone())).collect()
 }
 
 fn set_auto_public(draft: &mut Draft<impl View>, instance: InstanceId, from: AutoPublic, to: AutoPublic) {

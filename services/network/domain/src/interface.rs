@@ -17,7 +17,7 @@ use gureum_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{dns, text};
+use crate::{dns, letting_go::Releasing, text};
 
 /// Private addresses that one interface may have: EC2's highest of any instance type.
 pub const MAX_PRIVATE_ADDRESSES: usize = 50;
@@ -42,6 +42,12 @@ pub struct NetworkInterface {
     pub groups: Vec<Group>,
     pub source_dest_check: bool,
     pub state: InterfaceState,
+    /// Public addresses that its instance has yet to let go of; only at the instance's primary interface.
+    #[serde(default)]
+    pub releasing: Vec<Releasing>,
+    /// How many addresses its instance was ever to let go of here.
+    #[serde(default)]
+    pub releases: u64,
     pub tags: Tags,
 }
 
@@ -59,13 +65,28 @@ pub enum PublicAddress {
     /// Of the pool: it comes and goes with the instance.
     Pool { address: Ipv4Addr },
     /// An elastic IP.
-    Elastic { address: Ipv4Addr, allocation: AllocationId, association: AssociationId },
+    Elastic {
+        address: Ipv4Addr,
+        allocation: AllocationId,
+        association: AssociationId,
+        /// Another instance has yet to let go of it.
+        #[serde(default)]
+        waiting: bool,
+    },
 }
 
 impl PublicAddress {
     pub fn address(&self) -> Ipv4Addr {
         match self {
             Self::Pool { address } | Self::Elastic { address, .. } => *address,
+        }
+    }
+
+    /// Whether the interface's instance may hold it already.
+    pub fn is_waiting(&self) -> bool {
+        match self {
+            Self::Pool { .. } => false,
+            Self::Elastic { waiting, .. } => *waiting,
         }
     }
 

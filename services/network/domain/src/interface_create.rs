@@ -18,6 +18,7 @@ use crate::{
     draft::AddressingError,
     hold::{self, HoldError},
     interface::{Group, InterfaceState, MAX_DESCRIPTION_CHARS, MAX_GROUPS, MAX_PRIVATE_ADDRESSES, PrivateAddress, PublicAddress},
+    letting_go::hand_over,
     vpc::refresh_routes,
 };
 
@@ -172,6 +173,8 @@ pub(crate) fn build(
         groups,
         source_dest_check: true,
         state,
+        releasing: Vec::new(),
+        releases: 0,
         tags: new.tags.clone(),
     })
 }
@@ -200,6 +203,8 @@ pub(crate) fn remove(draft: &mut Draft<impl View>, id: NetworkInterfaceId, now: 
         draft.give_back_private(interface.subnet_id)?;
     }
     draft.remove_interface(id);
+    // Whoever had it is gone.
+    hand_over(draft, interface.releasing, now);
     hold::settle(draft, id, now);
     Ok(())
 }

@@ -37,6 +37,7 @@ pub mod interface;
 pub mod interface_create;
 pub mod interface_modify;
 pub mod launch;
+pub mod letting_go;
 pub mod limits;
 pub mod missing;
 pub mod pool;

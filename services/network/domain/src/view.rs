@@ -53,13 +53,16 @@ pub trait View {
     fn address(&self, id: AllocationId) -> Option<&ElasticAddress>;
     fn address_at(&self, address: Ipv4Addr) -> Option<&ElasticAddress>;
     fn address_with(&self, association: AssociationId) -> Option<&ElasticAddress>;
+    /// The interface whose instance has yet to let go of this public address.
+    fn releasing(&self, address: Ipv4Addr) -> Option<&NetworkInterface>;
     /// How many elastic IPs there are; counting may end at `up_to`.
     fn address_count(&self, up_to: usize) -> usize;
 
     fn hold_mark(&self, interface: NetworkInterfaceId) -> Option<&HoldMark>;
     fn ended(&self, instance: InstanceId) -> Option<&EndedInstance>;
 
-    /// The first public address, not before `from`, that an interface or an elastic IP of **any** scope holds.
+    /// The first public address, not before `from`, that an interface or an elastic IP of **any** scope holds, or that
+    /// an instance has yet to let go of.
     fn next_public(&self, from: Ipv4Addr) -> Option<Ipv4Addr>;
     /// The region's pool, one for all scopes.
     fn public_pool(&self) -> PublicPool;

@@ -29,13 +29,13 @@ impl Zone {
 
 /// The zones of a region, in the order of their names.
 pub fn zones(region: &Region) -> Vec<Zone> {
-    ZONE_LETTERS.iter().map(|letter| Zone { region: region.clone(), name: region.zone(*letter), id: zone_id(region, *letter) }).collect()
+    ZONE_LETTERS.iter().map(|letter| Zone { region: region.clone(), name: region.zone(*letter), id: region.zone_id(*letter) }).collect()
 }
 
 /// The zone with this name in the region, if it has one.
 pub fn find(region: &Region, name: &str) -> Option<Zone> {
     let letter = region.zone_letter(name)?;
-    Some(Zone { region: region.clone(), name: name.to_owned(), id: zone_id(region, letter) })
+    Some(Zone { region: region.clone(), name: name.to_owned(), id: region.zone_id(letter) })
 }
 
 /// The zone that a request names by name or by id; `None` if by neither.
@@ -61,24 +61,6 @@ pub fn parse(region: &Region, name: &str, id: &str) -> Result<Option<Zone>, Refu
         )),
         (one, other) => Ok(one.or(other)),
     }
-}
-
-/// AWS's id of a zone: `use1-az1` for the first zone of us-east-1.
-pub fn zone_id(region: &Region, letter: char) -> String {
-    let parts: Vec<&str> = region.as_str().split('-').filter(|part| !part.is_empty()).collect();
-    let mut short = String::new();
-    for (place, part) in parts.iter().enumerate() {
-        match *part {
-            "northeast" => short.push_str("ne"),
-            "northwest" => short.push_str("nw"),
-            "southeast" => short.push_str("se"),
-            "southwest" => short.push_str("sw"),
-            part if place == 0 || place + 1 == parts.len() => short.push_str(part),
-            part => short.extend(part.chars().next()),
-        }
-    }
-    let number = ZONE_LETTERS.iter().position(|known| *known == letter).map_or(0, |place| place + 1);
-    format!("{short}-az{number}")
 }
 
 impl Filterable for Zone {
@@ -193,7 +175,7 @@ mod tests {
             ("ap-southeast-1", "apse1-az1"),
             ("sa-east-1", "sae1-az1"),
         ] {
-            assert_eq!(zone_id(&region.parse().unwrap(), 'a'), id);
+            assert_eq!(region.parse::<Region>().unwrap().zone_id('a'), id);
         }
         let region = Region::default();
         assert_eq!(parse(&region, "us-east-1b", "").map(|zone| zone.map(|zone| zone.id)), Ok(Some("use1-az2".into())));

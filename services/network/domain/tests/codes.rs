@@ -5,7 +5,7 @@ mod common;
 
 use std::net::Ipv4Addr;
 
-use common::{World, group, reason};
+use common::{World, group, now, reason};
 use gureum_model::{
     Refusal, Region, Tags,
     id::{AllocationId, InstanceId, NetworkInterfaceId, ResourceId, RouteTableAssociationId, SubnetId, VpcId},
@@ -214,7 +214,7 @@ fn only_a_subnet_with_a_way_out_gives_public_addresses() {
     // With the way out back, it gets one when it starts.
     world.run(|draft| route_table::disassociate(draft, association)).unwrap();
     let instance = inside.instance().unwrap();
-    world.run(|draft| instance::release_public(draft, &[instance])).unwrap();
+    world.run(|draft| instance::release_public(draft, &[instance], now())).unwrap();
     let interfaces = world.run(|draft| instance::assign_public(draft, &[instance])).unwrap();
     assert_eq!(interfaces.iter().map(|one| one.id).collect::<Vec<_>>(), [inside.id]);
     assert!(public_of(&world, inside.id).is_some());
@@ -229,7 +229,7 @@ fn a_public_address_changes_on_stop_and_start_and_an_elastic_one_stays() {
     let interface = launch(&mut world, subnet, None);
     let instance = interface.instance().unwrap();
     let before = public_of(&world, interface.id);
-    world.run(|draft| instance::release_public(draft, &[instance])).unwrap();
+    world.run(|draft| instance::release_public(draft, &[instance], now())).unwrap();
     assert_eq!(public_of(&world, interface.id), None);
     world.run(|draft| instance::assign_public(draft, &[instance])).unwrap();
     let after = public_of(&world, interface.id);
@@ -239,16 +239,16 @@ fn a_public_address_changes_on_stop_and_start_and_an_elastic_one_stays() {
     associate(&mut world, elastic, Target::Instance(instance), false).unwrap();
     let held = public_of(&world, interface.id);
     assert_eq!(held, Some(world.addresses[&elastic].address));
-    world.run(|draft| instance::release_public(draft, &[instance])).unwrap();
+    world.run(|draft| instance::release_public(draft, &[instance], now())).unwrap();
     world.run(|draft| instance::assign_public(draft, &[instance])).unwrap();
     assert_eq!(public_of(&world, interface.id), held);
     world.audit();
     // Without it, the running instance gets an address of the pool again; a stopped one would not.
-    world.run(|draft| association::disassociate(draft, AssociationName::Public(held.unwrap()))).unwrap();
+    world.run(|draft| association::disassociate(draft, AssociationName::Public(held.unwrap()), now())).unwrap();
     assert!(public_of(&world, interface.id).is_some_and(|address| Some(address) != held));
     associate(&mut world, elastic, Target::Instance(instance), false).unwrap();
-    world.run(|draft| instance::release_public(draft, &[instance])).unwrap();
-    world.run(|draft| association::disassociate(draft, AssociationName::Public(held.unwrap()))).unwrap();
+    world.run(|draft| instance::release_public(draft, &[instance], now())).unwrap();
+    world.run(|draft| association::disassociate(draft, AssociationName::Public(held.unwrap()), now())).unwrap();
     assert_eq!(public_of(&world, interface.id), None);
     world.audit();
 }
@@ -278,7 +278,7 @@ fn elastic_addresses_move_only_when_allowed() {
     world.run(|draft| address::release(draft, AddressName::Allocation(first))).unwrap();
     assert_eq!(reason(world.run(|draft| address::release(draft, AddressName::Allocation(first)))), "InvalidAllocationID.NotFound");
     let gone = AssociationName::Association(world.ids.next());
-    assert_eq!(reason(world.run(|draft| association::disassociate(draft, gone))), "InvalidAssociationID.NotFound");
+    assert_eq!(reason(world.run(|draft| association::disassociate(draft, gone, now()))), "InvalidAssociationID.NotFound");
     for _ in 0..4 {
         allocate(&mut world).unwrap();
     }
@@ -416,7 +416,7 @@ fn interfaces_are_plugged_in_and_pulled_out() {
     let third = make_interface(&mut world, subnets[0], None).unwrap();
     assert_eq!(reason(attach(&mut world, third.id, instance, 2)), "AttachmentLimitExceeded");
     assert_eq!(reason(world.run(|draft| attachment::detach(draft, attachment, false, now))), "IncorrectState");
-    world.run(|draft| attachment::settle(draft, attachment)).unwrap();
+    world.run(|draft| attachment::settle(draft, attachment, now)).unwrap();
     assert_eq!(world.interfaces[&near.id].state.as_str(), "in-use");
     assert_eq!(reason(world.run(|draft| interface_create::delete(draft, near.id, now))), "InvalidNetworkInterface.InUse");
     let root = primary.attachment().unwrap().id;
@@ -426,7 +426,7 @@ fn interfaces_are_plugged_in_and_pulled_out() {
     assert_eq!(reason(associate(&mut world, elastic, Target::Instance(instance), false)), "InvalidInstanceID");
     associate(&mut world, elastic, Target::Interface(near.id), false).unwrap();
     world.run(|draft| attachment::detach(draft, attachment, false, now)).unwrap();
-    world.run(|draft| attachment::settle(draft, attachment)).unwrap();
+    world.run(|draft| attachment::settle(draft, attachment, now)).unwrap();
     assert_eq!(world.interfaces[&near.id].state, InterfaceState::Available);
     assert_eq!(world.addresses[&elastic].association.as_ref().map(|known| known.instance_id), Some(None));
     world.run(|draft| interface_create::delete(draft, near.id, now)).unwrap();

@@ -16,6 +16,7 @@ use gureum_network_domain::{
     instance::{self, InstanceEnd, InstanceInterface, Source},
     interface_create::{self, NewInterface, Secondary},
     interface_modify::{self, Modify},
+    letting_go,
     route::{self, NewRoute, WantedTarget},
     route_table,
     subnet::{self, CreateSubnetInput},
@@ -48,6 +49,7 @@ enum Command {
     AssociateInstance { address: Index, instance: Index },
     Disassociate(Index),
     Release(Index),
+    LetGo(Index),
     AttachGateway(Index),
     DetachGateway(Index),
     CreateSubnet { vpc: Index, block: u8 },
@@ -84,6 +86,7 @@ fn command() -> impl Strategy<Value = Command> {
         2 => (index(), index()).prop_map(|(address, instance)| Command::AssociateInstance { address, instance }),
         2 => index().prop_map(Command::Disassociate),
         2 => index().prop_map(Command::Release),
+        3 => index().prop_map(Command::LetGo),
         1 => index().prop_map(Command::AttachGateway),
         1 => index().prop_map(Command::DetachGateway),
         2 => (index(), any::<u8>()).prop_map(|(vpc, block)| Command::CreateSubnet { vpc, block }),
@@ -122,6 +125,7 @@ impl Model {
             | Command::Associate { .. }
             | Command::AssociateInstance { .. }
             | Command::Disassociate(_)
+            | Command::LetGo(_)
             | Command::Release(_) => self.run_address(command),
             Command::AttachGateway(_)
             | Command::DetachGateway(_)
@@ -160,7 +164,7 @@ impl Model {
             }
             Command::Stop(which) => {
                 let id = pick(instances.iter().copied(), *which)?;
-                self.world.run(|draft| instance::release_public(draft, &[id])).ok().map(drop)
+                self.world.run(|draft| instance::release_public(draft, &[id], now)).ok().map(drop)
             }
             _ => None,
         }
@@ -278,7 +282,7 @@ impl Model {
             }
             Command::Settle(which) => {
                 let id = world.interfaces[&interface(world, which)?].attachment()?.id;
-                world.run(|draft| attachment::settle(draft, id)).unwrap();
+                world.run(|draft| attachment::settle(draft, id, now)).unwrap();
             }
             _ => return None,
         }
@@ -325,7 +329,19 @@ impl Model {
             }
             Command::Disassociate(which) => {
                 let public = world.addresses[&address(world, which)?].address;
-                world.run(|draft| association::disassociate(draft, AssociationName::Public(public))).unwrap();
+                world.run(|draft| association::disassociate(draft, AssociationName::Public(public), now)).unwrap();
+            }
+            Command::LetGo(which) => {
+                let id = pick(self.instances.iter().copied(), *which)?;
+                let all: Vec<_> = world.interfaces.values().filter(|interface| interface.instance() == Some(id)).collect();
+                let addresses: Vec<_> =
+                    all.iter().flat_map(|interface| &interface.releasing).map(|known| (known.address, known.release)).collect();
+                // Also what it has not to let go of, which is passed over.
+                let more = [addresses.as_slice(), &[(std::net::Ipv4Addr::new(127, 8, 0, 1), 1)]].concat();
+                world.write(|draft| letting_go::unreachable(draft, id, &addresses));
+                world.audit();
+                world.write(|draft| letting_go::settle(draft, id, &addresses, now));
+                world.write(|draft| letting_go::settle(draft, id, &more, now));
             }
             Command::Release(which) => {
                 let allocation = address(world, which)?;

@@ -61,8 +61,8 @@ impl Api {
         request: proto::DisassociateAddressRequest,
     ) -> Result<proto::DisassociateAddressResponse, Error> {
         let name = AssociationName::parse(&request.association_id, &request.public_ip)?;
-        let decide = self.driver.change(&scope, &request, move |draft, _| {
-            let free = association::disassociate(draft, name)?;
+        let decide = self.driver.change(&scope, &request, move |draft, now| {
+            let free = association::disassociate(draft, name, now)?;
             Ok(proto::DisassociateAddressResponse { address: Some(convert::address(&free)) })
         });
         decide.await

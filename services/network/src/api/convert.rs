@@ -6,6 +6,7 @@ use gureum_network_domain::{
     address::{self, AssociationState},
     dns,
     interface::{Attachment, Group, InterfaceState, PrivateAddress, PublicAddress},
+    letting_go::Releasing,
     route_table::{Association, Route, RouteState, RouteTarget},
     vpc::{DHCP_OPTIONS, VpcState},
 };
@@ -136,7 +137,12 @@ pub fn interface(interface: &NetworkInterface, public_names: bool) -> proto::Net
         attachment: attachment(interface),
         source_dest_check: interface.source_dest_check,
         tags: wire::tags(&interface.tags),
+        releasing_addresses: interface.releasing.iter().map(releasing).collect(),
     }
+}
+
+fn releasing(known: &Releasing) -> proto::ReleasingAddress {
+    proto::ReleasingAddress { public_ip: known.address.to_string(), release: known.release }
 }
 
 fn private(interface: &NetworkInterface, one: &PrivateAddress, primary: bool, public_names: bool) -> proto::PrivateIpAddress {
@@ -150,6 +156,7 @@ fn private(interface: &NetworkInterface, one: &PrivateAddress, primary: bool, pu
             PublicAddress::Pool { .. } => address::POOL.to_owned(),
             PublicAddress::Elastic { .. } => interface.scope.account.to_string(),
         },
+        waiting: public.is_waiting(),
     };
     proto::PrivateIpAddress {
         private_ip_address: one.address.to_string(),
@@ -183,8 +190,9 @@ pub fn address(elastic: &ElasticAddress) -> proto::Address {
         public_ip: elastic.address.to_string(),
         domain: address::DOMAIN.to_owned(),
         association: elastic.association.as_ref().map(|association| {
-            let (state, since) = match association.state {
-                AssociationState::Associated { since } => (proto::AddressAssociationState::Associated, since),
+            let state = match association.state {
+                AssociationState::Associated { .. } => proto::AddressAssociationState::Associated,
+                AssociationState::Waiting { .. } => proto::AddressAssociationState::Waiting,
             };
             proto::AddressAssociation {
                 association_id: association.id.to_string(),
@@ -193,7 +201,8 @@ pub fn address(elastic: &ElasticAddress) -> proto::Address {
                 private_ip_address: association.private_address.to_string(),
                 instance_id: association.instance_id.map(|id| id.to_string()).unwrap_or_default(),
                 state: state.into(),
-                state_time: Some(wire::timestamp(since)),
+                state_time: Some(wire::timestamp(association.state.since())),
+                state_reason: association.state.reason(),
             }
         }),
         public_ipv4_pool: address::POOL.to_owned(),

@@ -136,7 +136,7 @@ impl Api {
         let decide = self.driver.change(&scope, &request, move |draft, now| {
             attachment::attach(draft, id, instance, index, new, now)?;
             // No driver has anything to plug yet, so the instance's side is done at once.
-            attachment::settle(draft, new)?;
+            attachment::settle(draft, new, now)?;
             let attached = draft.interface(id)?.clone();
             let attachment_id = attached.attachment().map(|attachment| attachment.id.to_string()).unwrap_or_default();
             Ok(proto::AttachNetworkInterfaceResponse { attachment_id, network_interface: Some(convert::interface(&attached, false)) })
@@ -154,7 +154,7 @@ impl Api {
             let interface = attachment::detach(draft, id, force, now)?.id;
             if !force {
                 // As above: nothing has to be pulled out.
-                attachment::settle(draft, id)?;
+                attachment::settle(draft, id, now)?;
             }
             let detaching = draft.interface(interface)?.clone();
             Ok(proto::DetachNetworkInterfaceResponse { network_interface: Some(convert::interface(&detaching, false)) })

@@ -8,11 +8,12 @@ use gureum_model::{
     refusal::Violations,
 };
 use gureum_network_domain::{
-    Draft, NetworkInterface, View, attachment,
+    Draft, NetworkInterface, View, attachment, cidr,
     instance::{self, InstanceEnd, InstanceInterface, InstanceInterfaceInput, Source},
     interface::Group,
     interface_create::NewInterfaceInput,
     launch::{self, LaunchInput, LaunchInterfaceInput, ResolvedGroups},
+    letting_go,
     scope::{self as birth, DefaultVpcIds, ScopePlan},
 };
 use gureum_proto::{
@@ -88,7 +89,7 @@ impl NetworkPeerService for Api {
         request: Request<proto::ReleasePublicAddressesRequest>,
     ) -> Answer<proto::ReleasePublicAddressesResponse> {
         let (scope, ids) = (scope(), parse_ids("instance_ids", &request.into_inner().instance_ids)?);
-        let released = self.driver.commit(&scope, move |draft, _| Ok(instance::release_public(draft, &ids)?)).await;
+        let released = self.driver.commit(&scope, move |draft, now| Ok(instance::release_public(draft, &ids, now)?)).await;
         answer(released.map(|interfaces| proto::ReleasePublicAddressesResponse { network_interfaces: self.show(&interfaces) }))
     }
 
@@ -113,11 +114,41 @@ impl NetworkPeerService for Api {
         request: Request<proto::SettleInterfaceAttachmentsRequest>,
     ) -> Answer<proto::SettleInterfaceAttachmentsResponse> {
         let (scope, ids) = (scope(), parse_ids("attachment_ids", &request.into_inner().attachment_ids)?);
-        let settled = self.driver.commit(&scope, move |draft, _| {
+        let settled = self.driver.commit(&scope, move |draft, now| {
             for id in ids {
-                attachment::settle(draft, id)?;
+                attachment::settle(draft, id, now)?;
             }
             Ok(proto::SettleInterfaceAttachmentsResponse {})
+        });
+        answer(settled.await)
+    }
+
+    async fn settle_public_addresses(
+        &self,
+        request: Request<proto::SettlePublicAddressesRequest>,
+    ) -> Answer<proto::SettlePublicAddressesResponse> {
+        let scope = scope();
+        let mut violations = Violations::new();
+        let mut releases = Vec::new();
+        for (place, release) in request.into_inner().releases.into_iter().enumerate() {
+            let instance = violations.id::<InstanceId>(format!("releases[{place}].instance_id"), &release.instance_id);
+            let field = format!("releases[{place}].addresses");
+            let mut parse = |one: &proto::ReleasingAddress| {
+                Some((violations.check(field.clone(), cidr::parse_address(&field, &one.public_ip))?, one.release))
+            };
+            let addresses: Vec<letting_go::Release> = release.addresses.iter().filter_map(&mut parse).collect();
+            releases.extend(instance.map(|instance| (instance, addresses, release.node_unreachable)));
+        }
+        violations.finish().map_err(Error::from)?;
+        let settled = self.driver.commit(&scope, move |draft, now| {
+            for (instance, addresses, node_unreachable) in releases {
+                if node_unreachable {
+                    letting_go::unreachable(draft, instance, &addresses);
+                } else {
+                    letting_go::settle(draft, instance, &addresses, now);
+                }
+            }
+            Ok(proto::SettlePublicAddressesResponse {})
         });
         answer(settled.await)
     }

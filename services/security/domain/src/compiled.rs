@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use gureum_model::id::{SecurityGroupId, SecurityGroupRuleId};
 use ipnet::IpNet;
 
-use crate::{Directory, SecurityGroup, permission::Peer, rule::Direction, traffic::Packet};
+use crate::{Directory, PrefixList, SecurityGroup, permission::Peer, rule::Direction, traffic::Packet};
 
 /// The rules of all groups of one interface.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -136,8 +136,8 @@ impl Bucket {
             Peer::Ipv4(network) => self.add_network(IpNet::V4(network), first, last, rank),
             Peer::Ipv6(network) => self.add_network(IpNet::V6(network), first, last, rank),
             Peer::PrefixList(id) => {
-                for network in directory.prefix_list(id).unwrap_or_default() {
-                    self.add_network(*network, first, last, rank);
+                for network in directory.prefix_list(id).into_iter().flat_map(PrefixList::networks) {
+                    self.add_network(network, first, last, rank);
                 }
             }
             Peer::Group(peer) => self.groups.push(Entry { first, last, peer, rank }),
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
     use crate::{
         evaluate::{Decision, Flow, Side, evaluate},
-        testing::{World, address, bare_group, direction, network, packet, peer, pl, rule, sg, tcp, traffic, v4},
+        testing::{World, address, bare_group, direction, list, network, packet, peer, pl, rule, sg, tcp, traffic, v4},
         traffic::Traffic,
     };
     use proptest::prelude::*;
@@ -182,8 +182,9 @@ mod tests {
                 group.rules.sort_by_key(|rule| rule.direction);
                 world.put(group);
             }
-            for (place, list) in lists.into_iter().enumerate() {
-                world.prefix_lists.insert(pl(place as u128 + 1), list);
+            for (place, networks) in lists.into_iter().enumerate() {
+                let id = pl(place as u128 + 1);
+                world.prefix_lists.insert(id, list(id, networks));
             }
             world
         })

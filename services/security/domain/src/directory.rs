@@ -1,9 +1,8 @@
 //! What decisions about one resource must know of others.
 
 use gureum_model::id::{PrefixListId, SecurityGroupId, VpcId};
-use ipnet::IpNet;
 
-use crate::SecurityGroup;
+use crate::{PrefixList, SecurityGroup};
 
 /// The security groups and prefix lists of one scope, as they are at the moment of the decision.
 ///
@@ -15,6 +14,6 @@ pub trait Directory {
     /// The group of this VPC whose [`crate::group::name_key`] is `name_key`.
     fn group_named(&self, vpc: VpcId, name_key: &str) -> Option<&SecurityGroup>;
 
-    /// The CIDRs of a prefix list.
-    fn prefix_list(&self, id: PrefixListId) -> Option<&[IpNet]>;
+    /// The prefix list with this id.
+    fn prefix_list(&self, id: PrefixListId) -> Option<&PrefixList>;
 }

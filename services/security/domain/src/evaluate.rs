@@ -191,7 +191,9 @@ fn covers(peer: Peer, side: &Side, directory: &impl Directory) -> bool {
         (Peer::Ipv4(network), IpAddr::V4(address)) => network.contains(&address),
         (Peer::Ipv6(network), IpAddr::V6(address)) => network.contains(&address),
         (Peer::Ipv4(_), IpAddr::V6(_)) | (Peer::Ipv6(_), IpAddr::V4(_)) => false,
-        (Peer::PrefixList(id), address) => directory.prefix_list(id).unwrap_or_default().iter().any(|network| network.contains(&address)),
+        (Peer::PrefixList(id), address) => {
+            directory.prefix_list(id).is_some_and(|list| list.networks().any(|network| network.contains(&address)))
+        }
         (Peer::Group(id), _) => side.groups.contains(&id),
     }
 }
@@ -231,7 +233,7 @@ impl From<EvaluateError> for Refusal {
 mod tests {
     use super::*;
     use crate::{
-        testing::{World, bare_group, pl, rule, sg, sgr, tcp, v4},
+        testing::{World, bare_group, list, pl, rule, sg, sgr, tcp, v4},
         traffic::{IcmpMatch, Traffic},
     };
 
@@ -258,7 +260,7 @@ mod tests {
         web.rules.push(rule(2, Direction::Egress, tcp(5432, 5432), Peer::Group(sg(2))));
         db.rules.push(rule(3, Direction::Ingress, tcp(5432, 5432), Peer::Group(sg(1))));
         db.rules.push(rule(4, Direction::Ingress, Traffic::Icmp(IcmpMatch::Type(8)), Peer::PrefixList(pl(1))));
-        world.prefix_lists.insert(pl(1), vec!["192.0.2.0/24".parse().unwrap()]);
+        world.prefix_lists.insert(pl(1), list(pl(1), vec!["192.0.2.0/24".parse().unwrap()]));
         world.put(web);
         world.put(db);
         world

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeSet};
 
 use gureum_model::{
     Filterable, IdSource, Refusal, RefusalKind, Scope, Tags,
-    id::{SecurityGroupId, VpcId},
+    id::{PrefixListId, SecurityGroupId, VpcId},
     refusal::Violations,
 };
 use ipnet::Ipv4Net;
@@ -56,6 +56,15 @@ impl SecurityGroup {
             Peer::Ipv4(_) | Peer::Ipv6(_) | Peer::PrefixList(_) => None,
         });
         named.filter(|id| *id != self.id).collect()
+    }
+
+    /// The prefix lists that its rules name, which cannot be deleted.
+    pub fn prefix_lists(&self) -> BTreeSet<PrefixListId> {
+        let named = self.rules.iter().filter_map(|rule| match rule.peer {
+            Peer::PrefixList(id) => Some(id),
+            Peer::Ipv4(_) | Peer::Ipv6(_) | Peer::Group(_) => None,
+        });
+        named.collect()
     }
 }
 

@@ -8,12 +8,14 @@
 //! ```text
 //! request ──parse──▶ typed input ──decide(records, input)──▶ next records | refusal
 //!           permission, group,      group, rule, hold,
-//!           hold, evaluate, key_pair vpc, key_pair, tag
+//!           hold, evaluate, key_pair, vpc, key_pair, tag,
+//!           prefix_list             prefix_list
 //! ```
 //!
 //! Invariants:
 //! - A group's rules are all different in direction, traffic and peer; ingress stands before egress.
 //! - A rule names only groups of its group's own VPC, and a named or held group cannot be deleted.
+//! - A rule names only prefix lists that exist, and a named list cannot be deleted.
 //! - A CIDR is stored as its network address; two ways to write one network are one rule.
 //! - No record can carry a private key: no record has a field of a type that could.
 
@@ -26,6 +28,7 @@ pub mod group;
 pub mod hold;
 pub mod key_pair;
 pub mod permission;
+pub mod prefix_list;
 pub mod private_key;
 pub mod public_key;
 pub mod rule;
@@ -41,6 +44,7 @@ pub use directory::Directory;
 pub use group::SecurityGroup;
 pub use hold::Hold;
 pub use key_pair::KeyPair;
+pub use prefix_list::PrefixList;
 pub use rule::SecurityGroupRule;
 pub use vpc::Vpc;
 

@@ -7,19 +7,19 @@ use gureum_model::{
     id::{PrefixListId, SecurityGroupId, SecurityGroupRuleId, VpcId},
     refusal::Violations,
 };
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Directory, SecurityGroup,
     permission::{Peer, PeerSpec, PermissionInput, RuleSpec, check_description, parse_ipv4, parse_ipv6, parse_permissions},
+    prefix_list::AddressFamily,
     some_of,
     traffic::Traffic,
 };
 
 /// Rules that a group may have in each direction for each of IPv4 and IPv6, as EC2 counts them by
-/// default: a CIDR counts in its family; a group in both; a prefix list as many times in a family as
-/// it has entries of it. More get `RulesPerSecurityGroupLimitExceeded`.
+/// default: a CIDR counts in its family; a group in both; a prefix list in its family as many times as
+/// it has room for, empty or not. More get `RulesPerSecurityGroupLimitExceeded`.
 pub const MAX_RULES: usize = 60;
 
 /// Which flows a rule looks at, seen from the interfaces in its group.
@@ -295,21 +295,30 @@ fn check_limit(
     peers: impl Iterator<Item = Peer>,
     directory: &impl Directory,
 ) -> Result<(), RuleError> {
-    let (mut v4, mut v6) = (0, 0);
+    let (mut v4, mut v6) = (0_usize, 0_usize);
     for peer in peers {
         match peer {
             Peer::Ipv4(_) => v4 += 1,
             Peer::Ipv6(_) => v6 += 1,
             Peer::Group(_) => (v4, v6) = (v4 + 1, v6 + 1),
             Peer::PrefixList(id) => {
-                let entries = directory.prefix_list(id).unwrap_or_default();
-                let of_v4 = entries.iter().filter(|entry| matches!(entry, IpNet::V4(_))).count();
-                (v4, v6) = (v4 + of_v4, v6 + entries.len() - of_v4);
+                let Some(list) = directory.prefix_list(id) else { continue };
+                let counted = match list.family {
+                    AddressFamily::Ipv4 => &mut v4,
+                    AddressFamily::Ipv6 => &mut v6,
+                };
+                *counted += usize::try_from(list.max_entries).unwrap_or(usize::MAX);
             }
         }
     }
     let count = v4.max(v6);
     if count > MAX_RULES { Err(RuleError::LimitExceeded { group, direction, count }) } else { Ok(()) }
+}
+
+/// Whether a group's rules are within the limit, as the prefix lists are that they name.
+pub(crate) fn within_limit(group: &SecurityGroup, directory: &impl Directory) -> bool {
+    let fits = |direction| check_limit(group.id, direction, group.rules_of(direction).map(|rule| rule.peer), directory).is_ok();
+    fits(Direction::Ingress) && fits(Direction::Egress)
 }
 
 /// As EC2 names a rule in its errors: `peer: 0.0.0.0/0, TCP, from port: 22, to port: 22, ALLOW`.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::testing::{World, bare_group, direction, ids, peer, pl, sg, sgr, spec, tcp, traffic, v4, vpc};
+use crate::testing::{World, bare_group, direction, ids, list, peer, pl, sg, sgr, spec, tcp, traffic, v4, vpc};
 
 /// The model: what a rule is, by its id.
 type Model = BTreeMap<SecurityGroupRuleId, (Direction, Traffic, Peer)>;
@@ -39,8 +39,8 @@ fn world() -> World {
     let mut elsewhere = bare_group(3);
     elsewhere.vpc_id = vpc(2);
     world.put(elsewhere);
-    world.prefix_lists.insert(pl(1), vec!["10.0.0.0/24".parse().unwrap(), "fd00::/64".parse().unwrap()]);
-    world.prefix_lists.insert(pl(2), Vec::new());
+    world.prefix_lists.insert(pl(1), list(pl(1), vec!["10.0.0.0/24".parse().unwrap(), "10.0.1.0/24".parse().unwrap()]));
+    world.prefix_lists.insert(pl(2), list(pl(2), Vec::new()));
     world
 }
 

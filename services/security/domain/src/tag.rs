@@ -1,14 +1,14 @@
-//! Tags of groups, rules and key pairs: which resource an id means, and the rows of a tag listing.
+//! Tags of groups, rules, key pairs and prefix lists: which resource an id means, and the rows of a tag listing.
 
 use std::borrow::Cow;
 
 use gureum_model::{
     Filterable, Refusal, Tags,
-    id::{KeyPairId, ResourceId, SecurityGroupId, SecurityGroupRuleId},
+    id::{KeyPairId, PrefixListId, ResourceId, SecurityGroupId, SecurityGroupRuleId},
     refusal::Violations,
 };
 
-use crate::{KeyPair, SecurityGroup};
+use crate::{KeyPair, PrefixList, SecurityGroup};
 
 /// One of this service's resources that can be tagged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,6 +16,7 @@ pub enum TaggedId {
     Group(SecurityGroupId),
     Rule(SecurityGroupRuleId),
     KeyPair(KeyPairId),
+    PrefixList(PrefixListId),
 }
 
 impl TaggedId {
@@ -27,9 +28,11 @@ impl TaggedId {
             Ok(Self::Group(text.parse()?))
         } else if text.starts_with(KeyPairId::PREFIX) {
             Ok(Self::KeyPair(text.parse()?))
+        } else if text.starts_with(PrefixListId::PREFIX) {
+            Ok(Self::PrefixList(text.parse()?))
         } else {
             let text = format!(
-                "The ID '{text}' is not valid: expected the id of a security group (sg-), a security group rule (sgr-) or a key pair (key-)"
+                "The ID '{text}' is not valid: expected the id of a security group (sg-), a security group rule (sgr-), a key pair (key-) or a prefix list (pl-)"
             );
             Err(Refusal::invalid_as("InvalidID", "resource_ids", text))
         }
@@ -52,6 +55,7 @@ impl TaggedId {
             Self::Group(_) => "security-group",
             Self::Rule(_) => "security-group-rule",
             Self::KeyPair(_) => "key-pair",
+            Self::PrefixList(_) => "prefix-list",
         }
     }
 
@@ -61,6 +65,7 @@ impl TaggedId {
             Self::Group(id) => Refusal::not_found(id),
             Self::Rule(id) => Refusal::not_found(id),
             Self::KeyPair(id) => Refusal::not_found(id),
+            Self::PrefixList(id) => Refusal::not_found(id),
         }
     }
 }
@@ -71,6 +76,7 @@ impl std::fmt::Display for TaggedId {
             Self::Group(id) => id.fmt(f),
             Self::Rule(id) => id.fmt(f),
             Self::KeyPair(id) => id.fmt(f),
+            Self::PrefixList(id) => id.fmt(f),
         }
     }
 }
@@ -96,6 +102,11 @@ impl TagChange {
     /// The key pair after the change.
     pub fn apply_to_key_pair(&self, pair: &KeyPair) -> Result<KeyPair, Refusal> {
         Ok(KeyPair { tags: self.apply(&pair.tags)?, ..pair.clone() })
+    }
+
+    /// The prefix list after the change; its version stays.
+    pub fn apply_to_prefix_list(&self, list: &PrefixList) -> Result<PrefixList, Refusal> {
+        Ok(PrefixList { tags: self.apply(&list.tags)?, ..list.clone() })
     }
 
     /// The group after the change of its own tags.
@@ -137,6 +148,13 @@ impl KeyPair {
     /// The rows of its tags.
     pub fn tag_rows(&self) -> impl Iterator<Item = TagRow<'_>> {
         tag_rows(TaggedId::KeyPair(self.id), &self.tags)
+    }
+}
+
+impl PrefixList {
+    /// The rows of its tags.
+    pub fn tag_rows(&self) -> impl Iterator<Item = TagRow<'_>> {
+        tag_rows(TaggedId::PrefixList(self.id), &self.tags)
     }
 }
 

@@ -13,9 +13,10 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 
 use crate::{
-    Directory, SecurityGroup, SecurityGroupRule,
+    Directory, PrefixList, SecurityGroup, SecurityGroupRule,
     group::name_key,
     permission::{Peer, PeerSpec, RuleSpec},
+    prefix_list::{AddressFamily, PrefixListEntry},
     rule::Direction,
     traffic::{IcmpMatch, Packet, PortRange, Traffic},
 };
@@ -24,7 +25,7 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub struct World {
     pub groups: BTreeMap<SecurityGroupId, SecurityGroup>,
-    pub prefix_lists: BTreeMap<PrefixListId, Vec<IpNet>>,
+    pub prefix_lists: BTreeMap<PrefixListId, PrefixList>,
 }
 
 impl Directory for World {
@@ -36,8 +37,8 @@ impl Directory for World {
         self.groups.values().find(|group| group.vpc_id == vpc && name_key(&group.name) == key)
     }
 
-    fn prefix_list(&self, id: PrefixListId) -> Option<&[IpNet]> {
-        self.prefix_lists.get(&id).map(Vec::as_slice)
+    fn prefix_list(&self, id: PrefixListId) -> Option<&PrefixList> {
+        self.prefix_lists.get(&id)
     }
 }
 
@@ -61,6 +62,23 @@ pub fn sgr(number: u128) -> SecurityGroupRuleId {
 
 pub fn pl(number: u128) -> PrefixListId {
     PrefixListId::from_number(number)
+}
+
+/// A list with these networks and no room for more, counted as IPv4.
+pub fn list(id: PrefixListId, mut networks: Vec<IpNet>) -> PrefixList {
+    networks.sort();
+    networks.dedup();
+    PrefixList {
+        scope: Scope::default(),
+        id,
+        name: "list".into(),
+        family: AddressFamily::Ipv4,
+        max_entries: networks.len().max(1) as u32,
+        version: 1,
+        entries: networks.into_iter().map(|cidr| PrefixListEntry { cidr, description: String::new() }).collect(),
+        modified: false,
+        tags: Tags::default(),
+    }
 }
 
 pub fn ids() -> IdSource {

@@ -1,6 +1,6 @@
 //! The VPCs that network has made known: which there are, and which is the scope's default.
 
-use gureum_model::{IdSource, Refusal, Scope, id::VpcId};
+use gureum_model::{IdSource, Refusal, RefusalKind, Scope, id::VpcId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -84,7 +84,7 @@ impl From<VpcError> for Refusal {
     fn from(error: VpcError) -> Self {
         let text = error.to_string();
         match error {
-            VpcError::DefaultExists { .. } => Self::wrong_state("DefaultVpcAlreadyExists", text),
+            VpcError::DefaultExists { .. } => Self::new(RefusalKind::AlreadyExists, "DefaultVpcAlreadyExists", text),
             VpcError::HasGroups { .. } => Self::wrong_state("DependencyViolation", text),
             VpcError::DefaultGroup(error) => error.into(),
         }

@@ -2,11 +2,12 @@
 
 use gureum_proto::security::v1 as proto;
 use gureum_security_domain::{
-    KeyPair, SecurityGroup, SecurityGroupRule,
+    KeyPair, PrefixList, SecurityGroup, SecurityGroupRule,
     evaluate::{FlowInput, SideInput, Verdict},
     hold::HoldInput,
     key_pair::KeyType,
     permission::{GroupPeerInput, Peer, PeerInput, PermissionInput},
+    prefix_list::PrefixListEntry,
     private_key::KeyFormat,
     rule::{Direction, RulePeerInput, RuleUpdateInput},
 };
@@ -60,6 +61,30 @@ pub fn key_pair(pair: &KeyPair) -> proto::KeyPair {
         create_time: Some(wire::timestamp(pair.create_time)),
         tags: wire::tags(&pair.tags),
     }
+}
+
+pub fn prefix_list(list: &PrefixList) -> proto::ManagedPrefixList {
+    let state = if list.modified { proto::PrefixListState::ModifyComplete } else { proto::PrefixListState::CreateComplete };
+    proto::ManagedPrefixList {
+        prefix_list_id: list.id.to_string(),
+        prefix_list_name: list.name.clone(),
+        address_family: list.family.as_str().to_owned(),
+        max_entries: i32::try_from(list.max_entries).unwrap_or(i32::MAX),
+        version: i64::try_from(list.version).unwrap_or(i64::MAX),
+        state: state.into(),
+        owner_id: list.scope.account.to_string(),
+        prefix_list_arn: list.arn(),
+        tags: wire::tags(&list.tags),
+    }
+}
+
+pub fn prefix_list_entry(entry: &PrefixListEntry) -> proto::PrefixListEntry {
+    proto::PrefixListEntry { cidr: entry.cidr.to_string(), description: entry.description.clone() }
+}
+
+pub fn prefix_list_contents(list: &PrefixList) -> proto::PrefixListContents {
+    let entries = list.entries.iter().map(prefix_list_entry).collect();
+    proto::PrefixListContents { prefix_list: Some(prefix_list(list)), entries }
 }
 
 /// EC2's default is RSA. A number without a meaning was refused with the request.

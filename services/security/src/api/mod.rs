@@ -4,6 +4,7 @@ pub mod convert;
 mod groups;
 mod keys;
 mod peers;
+mod prefix_lists;
 mod rules;
 mod tags;
 
@@ -118,6 +119,41 @@ impl SecurityService for Api {
         answer(self.delete_key(scope(), request.into_inner()).await)
     }
 
+    async fn create_managed_prefix_list(
+        &self,
+        request: Request<proto::CreateManagedPrefixListRequest>,
+    ) -> Answer<proto::CreateManagedPrefixListResponse> {
+        answer(self.create_prefix_list(scope(), request.into_inner()).await)
+    }
+
+    async fn describe_managed_prefix_lists(
+        &self,
+        request: Request<proto::DescribeManagedPrefixListsRequest>,
+    ) -> Answer<proto::DescribeManagedPrefixListsResponse> {
+        answer(prefix_lists::describe(&self.store.read(), &scope(), request.into_inner()).map_err(Error::from))
+    }
+
+    async fn get_managed_prefix_list_entries(
+        &self,
+        request: Request<proto::GetManagedPrefixListEntriesRequest>,
+    ) -> Answer<proto::GetManagedPrefixListEntriesResponse> {
+        answer(prefix_lists::entries(&self.store.read(), &scope(), request.into_inner()).map_err(Error::from))
+    }
+
+    async fn modify_managed_prefix_list(
+        &self,
+        request: Request<proto::ModifyManagedPrefixListRequest>,
+    ) -> Answer<proto::ModifyManagedPrefixListResponse> {
+        answer(self.modify_prefix_list(scope(), request.into_inner()).await)
+    }
+
+    async fn delete_managed_prefix_list(
+        &self,
+        request: Request<proto::DeleteManagedPrefixListRequest>,
+    ) -> Answer<proto::DeleteManagedPrefixListResponse> {
+        answer(self.delete_prefix_list(scope(), request.into_inner()).await)
+    }
+
     async fn evaluate(&self, request: Request<proto::EvaluateRequest>) -> Answer<proto::EvaluateResponse> {
         let (scope, state) = (scope(), self.store.read());
         let mut violations = Violations::new();
@@ -167,5 +203,9 @@ fn snapshot(state: &State<Schema>, prefix: &str) -> Vec<SnapshotItem<proto::Even
         let pair = &row.record.0;
         item("KeyPairState", &pair.scope, pair.id.to_string(), Resource::KeyPair(convert::key_pair(pair)))
     });
-    groups.chain(pairs).collect()
+    let lists = state.prefix_lists.scan(prefix, None).map(|row| {
+        let list = &row.record.0;
+        item("PrefixListState", &list.scope, list.id.to_string(), Resource::PrefixList(convert::prefix_list_contents(list)))
+    });
+    groups.chain(pairs).chain(lists).collect()
 }

@@ -1,4 +1,4 @@
-//! Tags of groups, rules and key pairs.
+//! Tags of groups, rules, key pairs and prefix lists.
 
 use gureum_model::{Filters, PageRequest, Refusal, Scope, Tags, refusal::Violations};
 use gureum_proto::{common::v1::TagDescription, security::v1 as proto};
@@ -10,7 +10,7 @@ use gureum_service::{Error, mutate, wire};
 use gureum_store::{Listed, State};
 
 use super::{Api, groups::group_of_rule};
-use crate::store::{Happened, KeyPairRow, Schema, View, write_group, write_key_pair};
+use crate::store::{Happened, KeyPairRow, Schema, View, write_group, write_key_pair, write_prefix_list};
 
 impl Api {
     pub(super) async fn put_tags(&self, scope: Scope, request: proto::CreateTagsRequest) -> Result<proto::CreateTagsResponse, Error> {
@@ -58,6 +58,10 @@ fn change_one(transaction: &mut Transaction<'_>, scope: &Scope, id: TaggedId, ch
             let next = change.apply_to_key_pair(&found.record.0)?;
             write_key_pair(transaction, next, Happened::Changed);
         }
+        TaggedId::PrefixList(list) => {
+            let next = change.apply_to_prefix_list(view.prefix_list(list).ok_or_else(|| id.not_found())?)?;
+            write_prefix_list(transaction, next, Happened::Changed);
+        }
     }
     Ok(())
 }
@@ -72,6 +76,9 @@ pub fn describe(state: &State<Schema>, scope: &Scope, request: proto::DescribeTa
         rows.extend(row.record.0.tag_rows().filter(|row| filters.pass(row)).map(|row| shown(&row)));
     }
     for row in state.key_pairs.scan(&prefix, None) {
+        rows.extend(row.record.0.tag_rows().filter(|row| filters.pass(row)).map(|row| shown(&row)));
+    }
+    for row in state.prefix_lists.scan(&prefix, None) {
         rows.extend(row.record.0.tag_rows().filter(|row| filters.pass(row)).map(|row| shown(&row)));
     }
     rows.sort_by_cached_key(place);

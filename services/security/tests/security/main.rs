@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod prefix_lists;
 mod support;
 
 use gureum_proto::{common::v1::Filter, security::v1::*};

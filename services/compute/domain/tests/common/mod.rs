@@ -1,7 +1,5 @@
 //! A plain instance, made the way a launch makes it.
-//!
-//! Each test binary uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::net::Ipv4Addr;
 

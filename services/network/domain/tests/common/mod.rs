@@ -1,6 +1,6 @@
 //! A world in memory: the plainest `View`, and an audit of everything that must always hold.
 #![allow(dead_code, reason = "each test binary uses its own part")]
-#![allow(clippy::unwrap_used, reason = "a test that unwraps fails where it should")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that unwraps fails where it should")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +16,9 @@ use gureum_model::{
 };
 use gureum_network_domain::{
     Changes, Draft, ElasticAddress, EndedInstance, HoldMark, InternetGateway, Limits, NetworkInterface, PublicPool, RouteTable, Row, Rules,
-    ScopeBirth, Subnet, View, Vpc, cidr,
+    ScopeBirth, Subnet, View, Vpc,
+    address::AssociationState,
+    cidr,
     hold::{self, HoldPlan},
     interface::{Group, InterfaceState},
     pool::Ranges,
@@ -53,7 +55,7 @@ impl World {
             scope: Scope::default(),
             rules: Rules { limits: Limits::default(), public: Ranges::public(&[pool.parse().unwrap()]).unwrap() },
             ids: IdSource::seeded(7),
-            now: Timestamp::from_secs(1_000_000),
+            now: now(),
             vpcs: BTreeMap::new(),
             subnets: BTreeMap::new(),
             gateways: BTreeMap::new(),
@@ -236,8 +238,37 @@ impl World {
                 assert!(self.gateway_of(interface.vpc_id).is_some(), "{} is public in a VPC without a gateway", interface.id);
             }
         }
+        self.audit_releasing(&mut held);
         assert!(held.keys().all(|address| self.rules.public.contains(*address)));
         assert_eq!(self.pool.used, held.len() as u64, "the count of the pool");
+    }
+
+    /// What an instance has yet to let go of nobody else holds, and it stands at the instance's primary interface.
+    fn audit_releasing<'a>(&'a self, held: &mut BTreeMap<Ipv4Addr, &'a str>) {
+        let mut releasing = BTreeMap::new();
+        for interface in self.interfaces.values() {
+            for known in &interface.releasing {
+                let attachment = interface.attachment().expect("a free interface has nothing to let go of");
+                assert_eq!(attachment.device_index, 0);
+                assert!(releasing.insert(known.address, attachment.instance_id).is_none(), "{} is let go of twice", known.address);
+            }
+        }
+        let publics =
+            self.interfaces.values().flat_map(|interface| interface.private_addresses.iter().map(move |private| (interface, private)));
+        for (interface, public) in publics.filter_map(|(interface, private)| Some((interface, private.public?))) {
+            assert_eq!(public.is_waiting(), releasing.contains_key(&public.address()), "{} at {}", public.address(), interface.id);
+        }
+        for elastic in self.addresses.values() {
+            let waits = match elastic.association.as_ref().map(|association| association.state) {
+                Some(AssociationState::Waiting { holder, .. }) => Some(holder),
+                Some(AssociationState::Associated { .. }) => None,
+                None => continue,
+            };
+            assert_eq!(waits, releasing.get(&elastic.address).copied(), "{}", elastic.address);
+        }
+        for address in releasing.into_keys() {
+            held.entry(address).or_insert("to be let go of");
+        }
     }
 
     fn audit_topology(&self) {
@@ -296,6 +327,11 @@ impl World {
         assert_eq!(self.held, wanted);
         assert_eq!(self.registered, self.vpcs.keys().copied().collect());
     }
+}
+
+/// The time at which every world is.
+pub fn now() -> Timestamp {
+    Timestamp::from_secs(1_000_000)
 }
 
 pub fn group(number: u128) -> Group {
@@ -374,6 +410,9 @@ impl View for World {
     fn address_with(&self, association: AssociationId) -> Option<&ElasticAddress> {
         self.addresses.values().find(|elastic| elastic.association.as_ref().is_some_and(|known| known.id == association))
     }
+    fn releasing(&self, address: Ipv4Addr) -> Option<&NetworkInterface> {
+        self.interfaces.values().find(|interface| interface.releasing.iter().any(|known| known.address == address))
+    }
     fn address_count(&self, up_to: usize) -> usize {
         self.addresses.len().min(up_to)
     }
@@ -386,7 +425,8 @@ impl View for World {
     fn next_public(&self, from: Ipv4Addr) -> Option<Ipv4Addr> {
         let of_interfaces =
             self.interfaces.values().flat_map(|interface| &interface.private_addresses).filter_map(|private| private.public);
-        let all = of_interfaces.map(|public| public.address()).chain(self.addresses.values().map(|elastic| elastic.address));
+        let left = self.interfaces.values().flat_map(|interface| &interface.releasing).map(|known| known.address);
+        let all = of_interfaces.map(|public| public.address()).chain(self.addresses.values().map(|elastic| elastic.address)).chain(left);
         all.filter(|address| *address >= from).min()
     }
     fn public_pool(&self) -> PublicPool {

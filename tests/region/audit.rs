@@ -72,7 +72,7 @@ pub struct Region {
 }
 
 impl Region {
-    pub async fn read(region: &Deployment, accounts: &[Account]) -> Self {
+    async fn read(region: &Deployment, accounts: &[Account]) -> Self {
         let mut compute = ComputePeerServiceClient::new(region.client("compute", OPERATOR));
         let nodes = compute.describe_nodes(DescribeNodesRequest::default()).await.unwrap().into_inner().nodes;
         let mut all = Self {
@@ -104,10 +104,18 @@ impl Region {
         all
     }
 
+    /// Compute follows network, so the two agree a moment after the last change.
+    pub async fn agreed(region: &Deployment, accounts: &[Account]) -> Self {
+        until("compute and network to agree", async || {
+            let all = Self::read(region, accounts).await;
+            all.instances_and_interfaces_agree().map(|()| all)
+        })
+        .await
+    }
+
     pub fn audit(&self) {
         self.no_address_is_held_twice();
         self.no_address_is_lost();
-        self.instances_and_interfaces_agree();
         self.instances_and_nodes_agree();
         self.what_is_promised_is_held();
     }
@@ -155,7 +163,7 @@ impl Region {
         self.instances.values().filter(|it| it.state() != InstanceState::Terminated)
     }
 
-    fn instances_and_interfaces_agree(&self) {
+    fn instances_and_interfaces_agree(&self) -> Result<(), String> {
         type Shown = (String, String, String, BTreeSet<String>);
         let mut of_network: BTreeMap<String, BTreeSet<Shown>> = BTreeMap::new();
         for one in &self.interfaces {
@@ -175,11 +183,10 @@ impl Region {
                 (it.instance_id.clone(), shown.collect())
             })
             .collect();
-        assert_eq!(of_compute, of_network, "interfaces as compute has them, and as network has them");
-        for it in self.living() {
-            let public = !it.public_ip_address.is_empty();
-            assert!(public || it.state() != InstanceState::Running, "{} runs without a public address", it.instance_id);
-        }
+        let differs = |id: &&String| of_compute.get(*id) != of_network.get(*id);
+        let ids: BTreeSet<&String> = of_compute.keys().chain(of_network.keys()).collect();
+        let Some(id) = ids.into_iter().find(differs) else { return Ok(()) };
+        Err(format!("{id} has {:?} for compute, and {:?} for network", of_compute.get(id), of_network.get(id)))
     }
 
     /// Each instance is on one node, as compute wants it there, and no node has another.

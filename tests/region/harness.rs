@@ -122,6 +122,17 @@ impl Deployment {
     /// Stops a process in its tracks, as a host does that hangs: SIGSTOP.
     pub fn freeze(&self, name: &str) {
         self.signal(name, "STOP");
+        // The signal is sent, and a busy thread may still answer a call before it stops.
+        let threads = PathBuf::from(format!("/proc/{}/task", self.running[name].child.id()));
+        let stands = |thread: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+        };
+        let patience = monotonic() + PATIENCE;
+        while !std::fs::read_dir(&threads).unwrap().flatten().all(stands) {
+            assert!(monotonic() < patience, "{name} does not stop");
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Lets a frozen process go on: SIGCONT.

@@ -11,6 +11,7 @@ mod harness;
 mod hung_peers;
 mod image_journey;
 mod journeys;
+mod late_answers;
 mod lost_nodes;
 mod random_kills;
 mod read_your_writes;

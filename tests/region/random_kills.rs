@@ -123,7 +123,7 @@ async fn audit(region: &Deployment, accounts: &[Account]) -> usize {
     for account in accounts {
         account.audit().await;
     }
-    Region::read(region, accounts).await.audit();
+    Region::agreed(region, accounts).await.audit();
     let mut events = 0;
     for account in accounts {
         events += audit_events::audit(account).await;

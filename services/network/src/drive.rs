@@ -1,9 +1,6 @@
 //! What drives decisions into the store, and workflows with security to their ends.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::Arc;
 
 use gureum_model::{
     IdSource, Refusal, Scope, Timestamp,
@@ -28,6 +25,7 @@ use prost::Message;
 use crate::{
     reconcile::Key,
     store::{Schema, Snapshot, VpcRow, apply, end_deletions},
+    taking::{Taking, TakingGuard},
 };
 
 /// Holders that one call to security names at most: what its contract allows.
@@ -43,7 +41,7 @@ pub struct Driver {
     pub waker: Waker<Key>,
     pub clock: Clock,
     /// Interfaces whose groups a call of this process is taking right now.
-    pub under_way: Arc<Mutex<HashSet<NetworkInterfaceId>>>,
+    pub under_way: Taking,
 }
 
 impl Driver {
@@ -172,17 +170,11 @@ impl Driver {
 
     /// Says, as long as the guard lives, that a call of this process is taking groups for an interface.
     pub fn taking(&self, id: NetworkInterfaceId) -> TakingGuard {
-        self.lock().insert(id);
-        TakingGuard { driver: self.clone(), id }
+        self.under_way.begin(id, self.waker.clone())
     }
 
     pub fn is_taking(&self, id: NetworkInterfaceId) -> bool {
-        self.lock().contains(&id)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashSet<NetworkInterfaceId>> {
-        // An insert or remove is whole or not begun, so a poisoned lock is as good as any.
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+        self.under_way.is_under_way(id)
     }
 }
 
@@ -201,17 +193,4 @@ fn decided<A>(
     };
     apply(transaction, changes);
     Ok(answer)
-}
-
-/// Ends a taking, also when its call is cancelled; the reconciler looks at what it left.
-pub struct TakingGuard {
-    driver: Driver,
-    id: NetworkInterfaceId,
-}
-
-impl Drop for TakingGuard {
-    fn drop(&mut self) {
-        self.driver.lock().remove(&self.id);
-        self.driver.waker.wake([Key::Unsettled]);
-    }
 }

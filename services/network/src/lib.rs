@@ -18,6 +18,7 @@ mod drive;
 mod reconcile;
 mod settings;
 mod store;
+mod taking;
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -32,6 +33,7 @@ use crate::{
     drive::Driver,
     reconcile::Loop,
     store::{PoolRow, Schema, held_public},
+    taking::Taking,
 };
 
 /// Runs the service until it is told to stop. `ready` is told once it accepts.
@@ -50,7 +52,7 @@ pub async fn run(
         security: service.peer("security")?,
         waker: Waker::default(),
         clock: service.clock.clone(),
-        under_way: Arc::default(),
+        under_way: Taking::default(),
     };
     service.run_reconciler(Arc::new(Loop { driver: driver.clone() }), driver.waker.clone());
     let api = Api { driver, shutdown: service.shutdown.clone() };

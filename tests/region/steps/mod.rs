@@ -22,6 +22,8 @@ pub enum Told {
     Instance,
     /// The call is accepted; the instance says this.
     Waiting(&'static str),
+    /// The call is accepted; who then asks for the instance is answered UNAVAILABLE, with the peer whose part is missing.
+    Reader,
     /// What the user asked for is reached without the step, which only cleans up behind it.
     Nobody,
 }
@@ -73,14 +75,14 @@ const TABLE: &[Step] = &[
     step(Workflow::ChangeGroups, "network", "security", "SetSecurityGroupHolds", Told::Call),
     Step { after: 1, ..step(Workflow::ChangeGroups, "network", "security", "SetSecurityGroupHolds", Told::Nobody) },
     step(Workflow::DeleteInterface, "network", "security", "SetSecurityGroupHolds", Told::Nobody),
-    step(Workflow::AttachInterface, "compute", "network", "DescribeInstanceInterfaces", Told::Instance),
+    step(Workflow::AttachInterface, "compute", "network", "DescribeInstanceInterfaces", Told::Reader),
     step(Workflow::AttachInterface, "compute", "node", "ApplyInstances", Told::Instance),
     step(Workflow::AttachInterface, "compute", "network", "WatchAll", Told::Nobody),
-    step(Workflow::DetachInterface, "compute", "network", "DescribeInstanceInterfaces", Told::Instance),
+    step(Workflow::DetachInterface, "compute", "network", "DescribeInstanceInterfaces", Told::Reader),
     step(Workflow::DetachInterface, "compute", "node", "ApplyInstances", Told::Instance),
     step(Workflow::AttachVolume, "compute", "node", "ApplyInstances", Told::Instance),
     step(Workflow::DetachVolume, "compute", "node", "ApplyInstances", Told::Instance),
-    step(Workflow::MoveAddress, "compute", "network", "DescribeInstanceInterfaces", Told::Instance),
+    step(Workflow::MoveAddress, "compute", "network", "DescribeInstanceInterfaces", Told::Reader),
     step(Workflow::ChangeInstanceGroups, "compute", "network", "ModifyNetworkInterfaceAttribute", Told::Call),
     step(Workflow::Launch, "node-a", "compute", "RegisterNode", Told::Nobody),
     step(Workflow::Launch, "node-a", "compute", "NodeHeartbeat", Told::Nobody),

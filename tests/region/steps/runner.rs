@@ -12,7 +12,7 @@ use super::{
     workflows::{Things, Workflow},
 };
 use crate::{
-    harness::{Deployment, Door, ask, until},
+    harness::{Deployment, Door, ask, attempt, until},
     region::{Shape, region_like},
 };
 
@@ -92,11 +92,12 @@ impl Stage {
         assert!(took < TOLD_WITHIN, "{step:?} kept its caller waiting for {took:?}");
         match (step.told, answer) {
             (Told::Call, Err(status)) => assert_away(step, &status),
-            (Told::Instance | Told::Waiting(_) | Told::Nobody, Ok(())) => {}
+            (Told::Instance | Told::Waiting(_) | Told::Reader | Told::Nobody, Ok(())) => {}
             (_, answer) => panic!("{step:?} was answered {answer:?}"),
         }
         match step.told {
             Told::Call | Told::Nobody => {}
+            Told::Reader => run.reader_is_told(step).await,
             Told::Instance => run.instance_waits(step, &[step.call, &format!("the {} service", step.peer)]).await,
             Told::Waiting(words) => run.instance_waits(step, &[words]).await,
         }
@@ -166,6 +167,20 @@ impl Run {
         until(what, || self.workflow.reached(&self.door, &self.things)).await;
         self.workflow.take_down(&self.door, &self.things).await;
         super::workflows::nothing_left(&self.door, region).await;
+    }
+
+    /// Whoever reads what the step would bring is told that it is missing, and of which service.
+    async fn reader_is_told(&self, step: &Step) {
+        until(format!("{step:?} to be told to a reader"), async || {
+            match attempt!(self.door, ComputeServiceClient, describe_instances, DescribeInstancesRequest::default()) {
+                Err(status) if status.message().contains(&format!("the {} service", step.peer)) => {
+                    assert_away(step, &status);
+                    Ok(())
+                }
+                other => Err(format!("{:?}", other.map(|found| found.instances.len()))),
+            }
+        })
+        .await;
     }
 
     /// The instance says for what it waits.

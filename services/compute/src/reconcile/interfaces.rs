@@ -232,10 +232,11 @@ impl Interfaces {
                 }
             }
         }
+        let holders: Vec<InstanceId> = told.iter().map(|release| release.instance).collect();
         if !told.is_empty()
             && let Err(error) = core.in_scope(scope, core.network.settle_addresses(told)).await
         {
-            return Outcome::Retry { reason: error.to_string() };
+            return self.away(scope, holders.into_iter(), "SettlePublicAddresses", &error);
         }
         if open { Outcome::Waiting { until: core.clock.now() + CARRIED_OUT_AGAIN } } else { Outcome::Settled }
     }

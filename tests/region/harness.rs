@@ -28,6 +28,8 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
+use crate::gate::{self, Place};
+
 /// A service must accept again within this time after it was killed, whatever it holds.
 pub const READY_WITHIN: Duration = Duration::from_secs(2);
 
@@ -41,6 +43,8 @@ pub struct Deployment {
     complaints: Arc<Mutex<Vec<String>>>,
     expected: Vec<&'static str>,
     clock: &'static str,
+    // Left when all processes have ended.
+    _place: Place,
 }
 
 struct Running {
@@ -55,8 +59,17 @@ struct Running {
 impl Deployment {
     /// An empty folder in which services can be started.
     pub fn new() -> Self {
+        Self::at(gate::enter())
+    }
+
+    /// As [`Deployment::new`], once no other test has one; nor will any until this one is gone.
+    pub fn alone() -> Self {
+        Self::at(gate::enter_alone())
+    }
+
+    fn at(place: Place) -> Self {
         let folder = tempfile::Builder::new().prefix("gureum-test-").tempdir().unwrap();
-        Self { folder, running: BTreeMap::new(), complaints: Arc::default(), expected: Vec::new(), clock: "" }
+        Self { folder, running: BTreeMap::new(), complaints: Arc::default(), expected: Vec::new(), clock: "", _place: place }
     }
 
     /// Lines with this text may be logged as WARN or ERROR.

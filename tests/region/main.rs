@@ -7,6 +7,7 @@ mod audit;
 mod audit_events;
 mod door;
 mod dynamic;
+mod gate;
 mod harness;
 mod hung_peers;
 mod image_journey;

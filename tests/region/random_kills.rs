@@ -43,7 +43,7 @@ async fn nothing_is_lost_leaked_or_doubled_whoever_is_killed_whenever() {
     let seconds = std::env::var("GUREUM_TEST_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
     println!("seed {seed}: {seconds} s of work");
     // Room for fewer instances than clients would like to have.
-    let region = region_like(&Shape { vcpus: 32, ..Shape::default() });
+    let region = region_like(&Shape { vcpus: 32, alone: true, ..Shape::default() });
     let account = |number: u64| format!("{:012}", 400 + number % ACCOUNTS);
     let image = image(&region.door(&account(0)), LAUNCHABLE).await;
     let done = Arc::new(AtomicBool::new(false));

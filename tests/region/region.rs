@@ -35,11 +35,13 @@ pub struct Shape {
     pub lease_ms: u32,
     /// Boots take next to no time.
     pub quick_boots: bool,
+    /// No other test runs beside.
+    pub alone: bool,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { zones: &["a", "b", "c"], vcpus: 64, lease_ms: 10_000, quick_boots: false }
+        Self { zones: &["a", "b", "c"], vcpus: 64, lease_ms: 10_000, quick_boots: false, alone: false }
     }
 }
 
@@ -62,7 +64,7 @@ fn started(shape: &Shape, more: &dyn Fn(&str) -> Vec<String>) -> Deployment {
     // An address for the door that no other test has, so that nobody takes its port while it is away.
     static DOORS: AtomicU8 = AtomicU8::new(1);
     let door = format!("settings.door=127.251.{}.1:0", DOORS.fetch_add(1, Ordering::Relaxed));
-    let mut region = Deployment::new();
+    let mut region = if shape.alone { Deployment::alone() } else { Deployment::new() };
     let mut start = |name: &str, kind: &'static str, peers: &[&str], settings: &[&str]| {
         let more = more(name);
         region.start(name, kind, peers, &[settings, &more.iter().map(String::as_str).collect::<Vec<_>>()].concat());

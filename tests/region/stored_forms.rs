@@ -66,12 +66,17 @@ async fn one_of_everything(region: &Deployment) {
     let rule =
         json!({ "ip_protocol": "tcp", "from_port": 22, "to_port": 22, "ip_ranges": [{ "cidr": "0.0.0.0/0", "description": "all" }] });
     make("security.SecurityService/AuthorizeSecurityGroupIngress", json!({ "group_id": group, "ip_permissions": [rule] })).await;
+    let list = json!({ "prefix_list_name": "golden", "address_family": "IPv4", "max_entries": 2, "entries": [{ "cidr": "10.0.0.0/8" }] });
+    make("security.SecurityService/CreateManagedPrefixList", list).await;
     make("security.SecurityService/CreateKeyPair", json!({ "key_name": "me", "key_type": "KEY_TYPE_ED25519", "tags": tags })).await;
     // Nobody listens there.
     let webhook = json!({ "url": "http://127.0.0.1:9/", "secret": "0123456789abcdef", "client_token": "webhook", "tags": tags });
     let webhook = text(&make("gateway.EventService/CreateWebhook", webhook).await["webhook"]["webhook_id"]);
 
     let subnets = make("network.NetworkService/DescribeSubnets", json!({})).await;
+    // A repeat of its token is answered after it is gone.
+    let vpc = text(&make("network.NetworkService/CreateVpc", json!({ "cidr_block": "10.9.0.0/16" })).await["vpc"]["vpc_id"]);
+    make("network.NetworkService/DeleteVpc", json!({ "client_token": "vpc", "vpc_id": vpc })).await;
     let interface = json!({ "subnet_id": subnets["subnets"][0]["subnet_id"], "description": "second", "tags": tags });
     make("network.NetworkService/CreateNetworkInterface", interface).await;
     let allocation = text(

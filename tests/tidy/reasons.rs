@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use crate::{files, insist, root};
 
 /// Reasons that have several codes on purpose.
-const SEVERAL: [(&str, &str); 8] = [
+const SEVERAL: [(&str, &str); 9] = [
     ("AttachmentLimitExceeded", "more than any instance of the type can have, or than this one has left"),
     ("IdempotentParameterMismatch", "another call, or the same token in a call that is not yet done: that one may be repeated"),
     ("IncorrectState", "a state that stays, or a change that is under way and will be over"),
     ("InvalidNetworkInterface.InUse", "an interface that is attached, or an id that a service made twice"),
     ("InvalidProductInfo", "a code that cannot be one, or one of no product"),
+    ("PrefixListMaxEntriesExceeded", "more entries than the same request gives the list room for, or than it has left"),
     ("SecurityGroupsPerInterfaceLimitExceeded", "more groups than a request may name, or than an interface has left"),
     ("UnsupportedOperation", "a field of a call that is offered, or a whole call"),
     ("VPCIdNotSpecified", "a field that could have been given, or a launch that finds no default VPC"),

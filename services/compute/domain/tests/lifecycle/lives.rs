@@ -3,26 +3,22 @@
 //! states follow the diagram, nobody sells capacity twice, and in the end the intent is reached and
 //! nothing is left behind.
 
-mod common;
-
 use std::{collections::BTreeMap, time::Duration};
 
-use common::{NOW, kind, launched, networked, node};
+use crate::common::{NOW, launched, networked, node};
 use gureum_compute_domain::{
-    instance::{Capacity, Decision, Desired, Instance, InstanceState, Origin, Reason, ShutdownBehavior, StateName, TERMINATED_VISIBLE},
+    instance::{Capacity, Decision, Desired, Instance, InstanceState, ShutdownBehavior, StateName, TERMINATED_VISIBLE},
     modify::{self, Change},
-    node::NodeState,
     observe::{Observation, Report, Seen, forgotten_by, node_dead, observe},
     placement::Placement,
     plan::{self, Plan, Reach, Step, World, plan_former},
     reboot::reboot,
     start::{needs_place, start},
-    status_check::{Check, DEFAULT_INITIALIZING, status},
     stop::{StopMode, stop},
     terminate::terminate,
 };
 use gureum_model::{
-    Filter, Filters, Refusal, Tags, Timestamp,
+    Refusal, Tags, Timestamp,
     id::{NodeId, ResourceId},
 };
 use proptest::prelude::*;
@@ -479,235 +475,5 @@ proptest! {
         }
         world.settle()?;
         world.nothing_is_left_behind()?;
-    }
-}
-
-fn running() -> Instance {
-    Instance { state: InstanceState::Running { since: NOW }, ..launched() }
-}
-
-fn reason(error: gureum_compute_domain::instance::InstanceError) -> &'static str {
-    Refusal::from(error).reason
-}
-
-fn with_state(state: InstanceState) -> Instance {
-    Instance { state, ..launched() }
-}
-
-fn stopped() -> Instance {
-    Instance { holds_capacity: false, ..with_state(InstanceState::Stopped { since: NOW, reason: Reason::User }) }
-}
-
-fn terminated() -> Instance {
-    with_state(InstanceState::Terminated { since: NOW, reason: Reason::User })
-}
-
-#[test]
-fn refusals_have_ec2s_codes() {
-    let soft = StopMode::default();
-    assert_eq!(stop(&terminated(), soft, NOW).map_err(reason), Err("IncorrectInstanceState"));
-    assert_eq!(stop(&launched(), soft, NOW).map_err(reason), Err("IncorrectInstanceState"));
-    assert_eq!(start(&terminated(), None, NOW).map_err(reason), Err("IncorrectInstanceState"));
-    assert_eq!(start(&stopped(), None, NOW).map_err(reason), Err("InsufficientInstanceCapacity"));
-    assert_eq!(start(&running(), None, NOW), Ok(Decision::Unchanged));
-    assert_eq!(stop(&stopped(), soft, NOW), Ok(Decision::Unchanged));
-    assert_eq!(terminate(&terminated(), false, NOW), Ok(Decision::Unchanged));
-    assert_eq!(reboot(&stopped()).map_err(reason), Err("IncorrectInstanceState"));
-    let hibernate = StopMode { hibernate: true, ..soft };
-    assert_eq!(stop(&running(), hibernate, NOW).map_err(reason), Err("UnsupportedOperation"));
-    let guarded = Instance { disable_api_termination: true, ..running() };
-    assert_eq!(terminate(&guarded, false, NOW).map_err(reason), Err("OperationNotPermitted"));
-    assert!(stop(&guarded, soft, NOW).is_ok());
-    let kept = Instance { disable_api_stop: true, ..running() };
-    assert_eq!(stop(&kept, soft, NOW).map_err(reason), Err("OperationNotPermitted"));
-    assert_eq!(terminate(&kept, false, NOW).map_err(reason), Err("OperationNotPermitted"));
-    assert_eq!(modify::modify(&running(), &Change::Kind(kind().kind)).map_err(reason), Err("IncorrectInstanceState"));
-    assert!(modify::modify(&stopped(), &Change::Kind(kind().kind)).is_ok());
-    let devices = Change::DeleteOnTermination(vec![("/dev/sdz".to_owned(), true)]);
-    assert_eq!(modify::modify(&running(), &devices).map_err(reason), Err("InvalidInstanceAttributeValue"));
-}
-
-#[test]
-fn a_batch_is_all_or_nothing() {
-    let (one, protected) = (running(), Instance { disable_api_termination: true, id: ResourceId::from_number(9), ..running() });
-    let all = [one, protected];
-    let find = |id| all.iter().find(|it| it.id == id);
-    let batch =
-        |ids: &[_]| gureum_compute_domain::batch::decide(ids, find, |it| terminate(it, false, NOW)).map_err(|refusal| refusal.reason);
-    assert_eq!(batch(&[all[0].id, all[1].id]), Err("OperationNotPermitted"));
-    assert_eq!(batch(&[all[0].id, ResourceId::from_number(77)]), Err("InvalidInstanceID.NotFound"));
-    let outcomes = batch(&[all[0].id, all[0].id]).unwrap_or_default();
-    assert_eq!(
-        outcomes.iter().map(|outcome| (outcome.before, outcome.after)).collect::<Vec<_>>(),
-        [(StateName::Running, StateName::ShuttingDown)]
-    );
-}
-
-#[test]
-fn reasons_read_as_ec2s() {
-    let stopping = match stop(&running(), StopMode::default(), NOW) {
-        Ok(Decision::Change(next)) => *next,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(stopping.transition_reason(), "User initiated (2026-01-31 08:30:00 GMT)");
-    let message = stopping.state.reason().map(Reason::message);
-    assert_eq!(message.as_deref(), Some("Client.UserInitiatedShutdown: User initiated shutdown"));
-}
-
-#[test]
-fn an_older_generation_is_ignored() {
-    let stopping = match stop(&running(), StopMode::default(), NOW) {
-        Ok(Decision::Change(next)) => *next,
-        other => panic!("{other:?}"),
-    };
-    let report = |generation, from| Report {
-        instance: stopping.id,
-        node: node(from),
-        generation,
-        live_generation: generation,
-        seen: Seen::Stopped,
-        unreachable: false,
-    };
-    assert_eq!(observe(&stopping, &report(stopping.generation - 1, 1), NOW), Observation::Stale);
-    assert_eq!(observe(&stopping, &report(stopping.generation, 2), NOW), Observation::Disowned);
-    assert!(matches!(observe(&stopping, &report(stopping.generation, 1), NOW), Observation::Change(_)));
-}
-
-#[test]
-fn an_address_is_let_go_when_the_node_runs_without_it() {
-    const ADDRESS: [&str; 1] = ["127.8.0.1"];
-    let reported = |it: Instance, live_generation| {
-        let generation = it.generation;
-        let report = Report { instance: it.id, node: node(1), generation, live_generation, seen: Seen::Running, unreachable: false };
-        match observe(&it, &report, NOW) {
-            Observation::Change(next) => *next,
-            other => panic!("{other:?}"),
-        }
-    };
-    let first = running().generation;
-    let holding = reported(running(), first);
-    assert!(!modify::has_let_go(&holding, ADDRESS), "the record says that it has it");
-    let mut without = holding.interfaces.clone();
-    without[0].public = None;
-    let lost = match modify::interfaces(&holding, without) {
-        Decision::Change(next) => *next,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(lost.generation, first + 1, "the node hears of it");
-    assert!(!modify::has_let_go(&lost, ADDRESS));
-    let told = reported(lost, first);
-    assert!(!modify::has_let_go(&told, ADDRESS), "the node knows, and still runs as before");
-    assert!(modify::has_let_go(&reported(told, first + 1), ADDRESS));
-    assert!(modify::has_let_go(&stopped(), ADDRESS), "what is off holds nothing");
-}
-
-#[test]
-fn a_failed_launch_is_undone_and_a_failed_start_is_stopped() {
-    let failed = |it: &Instance| {
-        let report = Report {
-            instance: it.id,
-            node: node(1),
-            generation: it.generation,
-            live_generation: it.generation,
-            seen: Seen::Failed("no disk".to_owned()),
-            unreachable: false,
-        };
-        match observe(it, &report, NOW) {
-            Observation::Change(next) => *next,
-            other => panic!("{other:?}"),
-        }
-    };
-    let launch = failed(&launched());
-    assert_eq!(launch.state.name(), StateName::ShuttingDown);
-    assert_eq!(launch.state.reason().map(Reason::code), Some("Server.InternalError"));
-    let started = with_state(InstanceState::Pending { since: NOW, origin: Origin::Start, addresses_ready: true });
-    assert_eq!(failed(&started).state.name(), StateName::Stopping);
-}
-
-#[test]
-fn a_start_elsewhere_makes_the_old_node_forget() {
-    let moved = match start(&stopped(), Some(node(2)), NOW) {
-        Ok(Decision::Change(next)) => *next,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!((moved.node, moved.former_nodes.as_slice()), (Some(node(2)), [node(1)].as_slice()));
-    assert_eq!(plan_former(&moved, |_| Reach::Up), Some(Step::Forget { node: node(1) }));
-    assert_eq!(plan_former(&moved, |_| Reach::Lost), None);
-    assert_eq!(plan_former(&forgotten_by(&moved, node(1)), |_| Reach::Up), None);
-}
-
-#[test]
-fn a_lost_node_impairs_and_changes_no_state() {
-    let it = running();
-    let later = NOW + Duration::from_secs(60);
-    let up = status(&it, Some(NodeState::Up { since: NOW }), DEFAULT_INITIALIZING, later);
-    assert_eq!((up.instance_check, up.system_check), (Check::Ok, Check::Ok));
-    let first = status(&it, Some(NodeState::Up { since: NOW }), DEFAULT_INITIALIZING, NOW);
-    assert_eq!(first.instance_check.as_str(), "initializing");
-    let lost = status(&it, Some(NodeState::Lost { since: later }), DEFAULT_INITIALIZING, later);
-    assert_eq!(lost.system_check, Check::Impaired { since: later });
-    let filter = |name: &str, value: &str| Filter { name: name.to_owned(), values: vec![value.to_owned()] };
-    let impaired =
-        Filters::for_kind::<gureum_compute_domain::status_check::InstanceStatus<'_>>(vec![filter("system-status.status", "impaired")]);
-    assert!(impaired.is_ok_and(|filters| filters.pass(&lost) && !filters.pass(&up)));
-}
-
-#[test]
-fn filters_find_what_they_name() {
-    let it = running();
-    let finds = |name: &str, value: &str| {
-        let filters = Filters::for_kind::<Instance>(vec![Filter { name: name.to_owned(), values: vec![value.to_owned()] }]);
-        filters.is_ok_and(|filters| filters.pass(&it))
-    };
-    for (name, value) in [
-        ("instance-state-name", "running"),
-        ("instance-state-code", "16"),
-        ("instance-type", "t3.*"),
-        ("private-ip-address", "172.31.0.4"),
-        ("ip-address", "127.8.0.1"),
-        ("instance.group-name", "default"),
-        ("network-interface.association.ip-owner-id", "amazon"),
-        ("network-interface.addresses.primary", "true"),
-        ("block-device-mapping.device-name", "/dev/sdf"),
-        ("launch-time", "2026-01-31T*"),
-        ("availability-zone", "us-east-1a"),
-        ("metadata-options.http-tokens", "required"),
-    ] {
-        assert!(finds(name, value), "{name}");
-    }
-    assert!(!finds("instance-lifecycle", "*") && !finds("platform", "windows") && !finds("no-such-filter", "*"));
-}
-
-/// A name in the list that gives no value for an instance that has everything would be a typing error.
-#[test]
-fn every_filter_name_is_known_to_the_record() {
-    use gureum_model::Filterable;
-    let mut it = terminated();
-    it.platform = gureum_compute_domain::instance::Platform::Windows;
-    it.client_token = "token".to_owned();
-    it.key_name = "key".to_owned();
-    it.placement_group = "group".to_owned();
-    it.product_codes = vec!["abc".to_owned()];
-    it.iam_instance_profile = "arn:aws:iam::000000000000:instance-profile/web".to_owned();
-    for interface in &mut it.interfaces {
-        interface.mac_address = "02:00:00:00:00:01".to_owned();
-        for public in interface.public.iter_mut() {
-            public.elastic = Some(gureum_compute_domain::instance::Elastic {
-                allocation_id: ResourceId::from_number(1),
-                association_id: ResourceId::from_number(2),
-            });
-        }
-    }
-    for name in Instance::FILTER_NAMES.iter().filter(|name| **name != "instance-lifecycle") {
-        assert!(!it.filter_values(name).is_empty(), "{name}");
-    }
-}
-
-#[test]
-fn records_are_stored_and_read_as_they_are() {
-    let states = [running(), stopped(), terminated(), launched()];
-    for it in states {
-        let bytes = rmp_serde::to_vec_named(&it).expect("an instance is stored");
-        assert_eq!(rmp_serde::from_slice::<Instance>(&bytes).ok(), Some(it));
     }
 }

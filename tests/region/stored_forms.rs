@@ -67,7 +67,10 @@ async fn one_of_everything(region: &Deployment) {
         json!({ "ip_protocol": "tcp", "from_port": 22, "to_port": 22, "ip_ranges": [{ "cidr": "0.0.0.0/0", "description": "all" }] });
     make("security.SecurityService/AuthorizeSecurityGroupIngress", json!({ "group_id": group, "ip_permissions": [rule] })).await;
     let list = json!({ "prefix_list_name": "golden", "address_family": "IPv4", "max_entries": 2, "entries": [{ "cidr": "10.0.0.0/8" }] });
-    make("security.SecurityService/CreateManagedPrefixList", list).await;
+    let list = text(&make("security.SecurityService/CreateManagedPrefixList", list).await["prefix_list"]["prefix_list_id"]);
+    // A change keeps the version before it.
+    let more = json!({ "prefix_list_id": list, "current_version": "1", "add_entries": [{ "cidr": "10.1.0.0/16" }] });
+    make("security.SecurityService/ModifyManagedPrefixList", more).await;
     make("security.SecurityService/CreateKeyPair", json!({ "key_name": "me", "key_type": "KEY_TYPE_ED25519", "tags": tags })).await;
     // Nobody listens there.
     let webhook = json!({ "url": "http://127.0.0.1:9/", "secret": "0123456789abcdef", "client_token": "webhook", "tags": tags });

@@ -4,19 +4,25 @@
 //! values. A piece is checked as it is read:
 //!
 //! ```text
-//! "\0meta"      = revision u64 · sequence u64 · rows u64
+//! "\0meta"      = revision u64 · sequence u64 · rows u64 · form u64
 //! number u64 BE = crc32c of number and bytes u32 · bytes
 //! ```
+//!
+//! In form 1 the bytes of a piece are compressed by LZ4, their length before them; in form 0, which has no
+//! number and which older versions wrote, they are as they are.
 //!
 //! sled writes an entry, then the page that holds it: with a row for each entry the file took 2.0
 //! times its rows (800 bytes each), in pieces of 64,000 bytes 1.44 times, and is read four times as fast.
 
 use std::{
+    borrow::Cow,
     fs::{self, File},
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
+
+use lz4_flex::block::{compress_prepend_size, decompress_size_prepended};
 
 use crate::{
     codec::{Reader, encode_change},
@@ -30,8 +36,11 @@ const SLED_LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// sled's page cache while a checkpoint is written or read. Rows pass through it once.
 const SLED_CACHE_BYTES: u64 = 8 << 20;
 
-/// Bytes of rows in one piece.
+/// Bytes of rows in one piece, before they are compressed.
 const PIECE: usize = 64_000;
+
+/// How pieces are written.
+const COMPRESSED: u64 = 1;
 
 const META_KEY: &[u8] = b"\0meta";
 
@@ -76,7 +85,8 @@ fn fill(path: &Path, snapshot: &dyn Snapshot) -> Result<(), EngineError> {
     let (mut rows, mut number, mut stream) = (0u64, 0u64, Vec::new());
     let mut store = |bytes: &[u8]| {
         let key = number.to_be_bytes();
-        let value = [&check(&key, bytes).to_le_bytes(), bytes].concat();
+        let bytes = compress_prepend_size(bytes);
+        let value = [&check(&key, &bytes).to_le_bytes(), bytes.as_slice()].concat();
         number += 1;
         database.insert(key, value).map(drop).map_err(|error| failed(error.to_string()))
     };
@@ -94,43 +104,78 @@ fn fill(path: &Path, snapshot: &dyn Snapshot) -> Result<(), EngineError> {
     if !stream.is_empty() {
         store(&stream)?;
     }
-    let meta = [snapshot.revision(), snapshot.sequence(), rows].map(u64::to_le_bytes).concat();
+    let meta = [snapshot.revision(), snapshot.sequence(), rows, COMPRESSED].map(u64::to_le_bytes).concat();
     database.insert(META_KEY, meta).and_then(|_| database.flush()).map(drop).map_err(|error| failed(error.to_string()))
 }
 
 /// Reads a checkpoint, checks every piece, and hands over every row.
-pub fn read(path: &Path, entry: &mut dyn FnMut(Change) -> Result<(), EngineError>) -> Result<Contents, EngineError> {
-    let bad = |reason: &str| EngineError::Checkpoint { path: path.to_owned(), reason: reason.to_owned() };
-    let database = open_sled(path)?;
-    let meta = database.get(META_KEY).map_err(|error| bad(&error.to_string()))?.ok_or_else(|| bad("it was never finished"))?;
-    let mut meta = Reader(&meta);
-    let (Some(revision), Some(sequence), Some(expected)) = (meta.u64(), meta.u64(), meta.u64()) else {
-        return Err(bad("its description is cut short"));
-    };
-    let mut contents = Contents { loaded: Loaded { revision, sequence }, rows: 0, bytes: 0 };
-    let (mut number, mut stream) = (0u64, Vec::new());
-    for item in database.iter() {
-        let (key, value) = item.map_err(|error| bad(&error.to_string()))?;
-        if key == META_KEY {
-            continue;
-        }
-        let whole = value.split_first_chunk().filter(|(sum, bytes)| u32::from_le_bytes(**sum) == check(&key, bytes));
-        let Some((_, bytes)) = whole.filter(|_| *key == number.to_be_bytes()) else {
-            return Err(bad(&format!("the checksum of its piece {number} does not hold, or the piece is missing")));
+fn read(path: &Path, entry: &mut dyn FnMut(Change) -> Result<(), EngineError>) -> Result<Contents, EngineError> {
+    Checkpoint::open(path)?.read(entry)
+}
+
+/// A checkpoint whose description was read.
+pub struct Checkpoint {
+    path: PathBuf,
+    database: sled::Db,
+    rows: u64,
+    form: u64,
+    pub revision: u64,
+    pub sequence: u64,
+}
+
+impl Checkpoint {
+    pub fn open(path: &Path) -> Result<Self, EngineError> {
+        let bad = |reason: &str| EngineError::Checkpoint { path: path.to_owned(), reason: reason.to_owned() };
+        let database = open_sled(path)?;
+        let meta = database.get(META_KEY).map_err(|error| bad(&error.to_string()))?.ok_or_else(|| bad("it was never finished"))?;
+        let mut meta = Reader(&meta);
+        let (Some(revision), Some(sequence), Some(rows)) = (meta.u64(), meta.u64(), meta.u64()) else {
+            return Err(bad("its description is cut short"));
         };
-        number += 1;
-        contents.bytes += bytes.len() as u64;
-        stream.extend_from_slice(bytes);
-        let taken = take_rows(&stream, |change| {
-            contents.rows += 1;
-            entry(change)
-        })?;
-        stream.drain(..taken);
+        let form = meta.u64().unwrap_or_default();
+        if form > COMPRESSED {
+            return Err(bad(&format!("its form {form} is not one that this version reads; it was written by a newer one")));
+        }
+        Ok(Self { path: path.to_owned(), database, rows, form, revision, sequence })
     }
-    if contents.rows != expected || !stream.is_empty() {
-        return Err(bad(&format!("it holds {} rows of {expected}", contents.rows)));
+
+    /// Checks every piece, and hands over every row.
+    pub fn read(self, entry: &mut dyn FnMut(Change) -> Result<(), EngineError>) -> Result<Contents, EngineError> {
+        let bad = |reason: &str| EngineError::Checkpoint { path: self.path.clone(), reason: reason.to_owned() };
+        let mut contents = Contents { loaded: Loaded { revision: self.revision, sequence: self.sequence }, rows: 0, bytes: 0 };
+        let (mut number, mut stream) = (0u64, Vec::new());
+        for item in self.database.iter() {
+            let (key, value) = item.map_err(|error| bad(&error.to_string()))?;
+            if key == META_KEY {
+                continue;
+            }
+            let piece = self.piece(number, &key, &value);
+            let Some(bytes) = piece else {
+                return Err(bad(&format!("the checksum of its piece {number} does not hold, or the piece is missing")));
+            };
+            number += 1;
+            contents.bytes += bytes.len() as u64;
+            stream.extend_from_slice(&bytes);
+            let taken = take_rows(&stream, |change| {
+                contents.rows += 1;
+                entry(change)
+            })?;
+            stream.drain(..taken);
+        }
+        if contents.rows != self.rows || !stream.is_empty() {
+            return Err(bad(&format!("it holds {} rows of {}", contents.rows, self.rows)));
+        }
+        Ok(contents)
     }
-    Ok(contents)
+
+    /// The bytes of a piece, if they are the ones that were written.
+    fn piece<'a>(&self, number: u64, key: &[u8], value: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+        let (sum, bytes) = value.split_first_chunk()?;
+        if *key != number.to_be_bytes() || u32::from_le_bytes(*sum) != check(key, bytes) {
+            return None;
+        }
+        if self.form == COMPRESSED { decompress_size_prepended(bytes).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(bytes)) }
+    }
 }
 
 /// Hands over the rows that stand whole at the front, and answers how many bytes they took.

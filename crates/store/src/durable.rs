@@ -8,7 +8,7 @@
 //! journal-0000000008          groups since that checkpoint was begun
 //! ```
 //!
-//! A commit is one append and one `fdatasync`. When the journal has grown to a third of the live data, a
+//! A commit is one append and one `fdatasync`. When the journal has grown to the size of the live data, a
 //! new one is begun and a thread writes all live rows into a fresh sled, closes it, reads it back,
 //! syncs it, and renames it into place; only then do its predecessors go. So:
 //!
@@ -19,8 +19,8 @@
 //! - Rows are packed: a sled that is written once, in order, takes 1.44 times its rows, where one that is
 //!   updated in place grows to three or four times. With the journal the directory stays
 //!   under three times its live data. Up to six times were seen while one checkpoint replaces another.
-//! - Opening reads the checkpoint, then the journals, cuts off what the crash left unfinished, and
-//!   removes what is no longer needed. It never asks a person.
+//! - Opening reads the journals, cuts off what the crash left unfinished, then takes from the checkpoint what
+//!   they do not replace, and removes what is no longer needed. It never asks a person.
 //!
 //! The other way, each group as one sled batch with `flush` and `fdatasync` of sled's own file, is
 //! measured beside this one in `benches/`.
@@ -38,7 +38,7 @@ use std::{
 };
 
 use crate::{
-    checkpoint::{self, sync_directory},
+    checkpoint::{self, Checkpoint, sync_directory},
     engine::{Change, Engine, EngineError, Group, Loaded, Snapshot},
     journal::{Journal, Place, io_error},
 };
@@ -46,9 +46,9 @@ use crate::{
 /// Below this a checkpoint is not worth its file: replaying 2 MiB takes a hundredth of a second.
 const SMALLEST_JOURNAL_TO_CHECKPOINT: u64 = 2 << 20;
 
-/// A journal of this part of the live data is worth a checkpoint. A larger part saves writing, a smaller
-/// one room on the disk: with a third, each byte is written five times in the long run.
-const PART_OF_LIVE_DATA: u64 = 3;
+/// A journal of so many times the live data is worth a checkpoint. More saves writing, less saves room on the
+/// disk. A checkpoint that cannot be compressed takes 1.5 times the live data, so that both stay below three times.
+const JOURNAL_TO_LIVE_DATA: u64 = 1;
 
 /// While a checkpoint is written, the journal may grow to so many times what begins one. Writes that
 /// outrun the disk by more than that wait, so that the directory stays in proportion to what it holds.
@@ -103,6 +103,48 @@ impl DurableEngine {
         self
     }
 
+    /// Loads, and shows every change that the files tell of, also of rows that are gone or are others since.
+    pub(crate) fn read(
+        &mut self,
+        seen: &mut dyn FnMut(&Change),
+        entry: &mut dyn FnMut(Change) -> Result<(), EngineError>,
+    ) -> Result<Loaded, EngineError> {
+        let found = Found::look(&self.directory)?;
+        let base = found.checkpoints.keys().next_back().copied().unwrap_or(0);
+        let checkpoint = if base > 0 { Some(Checkpoint::open(&self.checkpoint_path(base))?) } else { None };
+        let mut loaded = checkpoint.as_ref().map_or_else(Loaded::default, |it| Loaded { revision: it.revision, sequence: it.sequence });
+        let last = found.journals.keys().next_back().copied().filter(|last| *last >= base);
+        let mut later = Later::default();
+        for generation in found.journals.keys().copied().filter(|generation| *generation >= base) {
+            let place = if Some(generation) == last { Place::Last } else { Place::Earlier };
+            let begins = loaded.revision;
+            let journal = Journal::replay(&self.journal_path(generation), place, begins, |group| {
+                loaded = Loaded { revision: group.revision, sequence: group.sequence };
+                for change in group.changes {
+                    seen(&change);
+                    later.note(change);
+                }
+                Ok(())
+            })?;
+            self.earlier_journals += self.journal.replace(journal).map_or(0, |earlier| earlier.length());
+        }
+        if let Some(checkpoint) = checkpoint {
+            let contents = checkpoint.read(&mut |change| {
+                seen(&change);
+                if later.replaces(&change) { Ok(()) } else { entry(change) }
+            })?;
+            self.live_bytes.store(contents.bytes, Ordering::Relaxed);
+        }
+        later.into_changes().try_for_each(entry)?;
+        self.generation = last.unwrap_or(base);
+        self.revision = loaded.revision;
+        if self.journal.is_none() {
+            self.journal = Some(Journal::create(&self.journal_path(base), loaded.revision)?);
+        }
+        remove_older(&self.directory, &found, base)?;
+        Ok(loaded)
+    }
+
     fn wait_for_checkpoint(&mut self) {
         if let Some(thread) = self.checkpointing.take() {
             // A checkpoint that panicked left only a directory that nobody believes.
@@ -121,31 +163,7 @@ impl DurableEngine {
 
 impl Engine for DurableEngine {
     fn load(&mut self, entry: &mut dyn FnMut(Change) -> Result<(), EngineError>) -> Result<Loaded, EngineError> {
-        let found = Found::look(&self.directory)?;
-        let base = found.checkpoints.keys().next_back().copied().unwrap_or(0);
-        let mut loaded = Loaded::default();
-        if base > 0 {
-            let contents = checkpoint::read(&self.checkpoint_path(base), entry)?;
-            loaded = contents.loaded;
-            self.live_bytes.store(contents.bytes, Ordering::Relaxed);
-        }
-        let last = found.journals.keys().next_back().copied().filter(|last| *last >= base);
-        for generation in found.journals.keys().copied().filter(|generation| *generation >= base) {
-            let place = if Some(generation) == last { Place::Last } else { Place::Earlier };
-            let begins = loaded.revision;
-            let journal = Journal::replay(&self.journal_path(generation), place, begins, |group| {
-                loaded = Loaded { revision: group.revision, sequence: group.sequence };
-                group.changes.into_iter().try_for_each(&mut *entry)
-            })?;
-            self.earlier_journals += self.journal.replace(journal).map_or(0, |earlier| earlier.length());
-        }
-        self.generation = last.unwrap_or(base);
-        self.revision = loaded.revision;
-        if self.journal.is_none() {
-            self.journal = Some(Journal::create(&self.journal_path(base), loaded.revision)?);
-        }
-        remove_older(&self.directory, &found, base)?;
-        Ok(loaded)
+        self.read(&mut |_| {}, entry)
     }
 
     fn append(&mut self, group: &Group) -> Result<(), EngineError> {
@@ -163,7 +181,7 @@ impl Engine for DurableEngine {
     }
 
     fn wants_checkpoint(&self) -> bool {
-        let threshold = self.journal_before_checkpoint.max(self.live_bytes.load(Ordering::Relaxed) / PART_OF_LIVE_DATA);
+        let threshold = self.journal_before_checkpoint.max(self.live_bytes.load(Ordering::Relaxed) * JOURNAL_TO_LIVE_DATA);
         let busy = self.checkpointing.as_ref().is_some_and(|thread| !thread.is_finished());
         let limit = if busy { threshold.saturating_mul(JOURNALS_BEFORE_WAITING) } else { threshold };
         self.journal.as_ref().is_some_and(|journal| self.earlier_journals + journal.length() >= limit)
@@ -189,6 +207,33 @@ impl Engine for DurableEngine {
         let thread = thread::Builder::new().name("checkpoint".into()).spawn(write);
         self.checkpointing = Some(thread.map_err(io_error("start the checkpoint of", &self.directory))?);
         Ok(())
+    }
+}
+
+/// What the journals say of each row last: a row that was written many times is read once.
+#[derive(Default)]
+struct Later(BTreeMap<String, BTreeMap<String, Option<Vec<u8>>>>);
+
+impl Later {
+    fn note(&mut self, change: Change) {
+        match self.0.get_mut(&change.table) {
+            Some(rows) => drop(rows.insert(change.key, change.value)),
+            None => drop(self.0.insert(change.table, BTreeMap::from([(change.key, change.value)]))),
+        }
+    }
+
+    /// Whether a row of the checkpoint is not what it was any more.
+    fn replaces(&self, change: &Change) -> bool {
+        self.0.get(&change.table).is_some_and(|rows| rows.contains_key(&change.key))
+    }
+
+    /// The rows that are there.
+    fn into_changes(self) -> impl Iterator<Item = Change> {
+        let row = |table: String, (key, value): (String, Option<Vec<u8>>)| {
+            let value = value?;
+            Some(Change { table, key, value: Some(value) })
+        };
+        self.0.into_iter().flat_map(move |(table, rows)| rows.into_iter().filter_map(move |one| row(table.clone(), one)))
     }
 }
 

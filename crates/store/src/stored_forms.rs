@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt::Write, path::Path};
 
 use crate::{
     durable::DurableEngine,
-    engine::{Change, Engine, EngineError, Snapshot},
+    engine::{Change, EngineError, Snapshot},
     schema::Tables,
     store::State,
 };
@@ -72,15 +72,15 @@ fn read<'a>(line: &'a str, faults: &mut Vec<String>) -> Option<Form<'a>> {
 /// the file. The store must not be in use.
 pub fn record(directory: &Path) -> Result<BTreeMap<String, String>, EngineError> {
     let mut fullest = BTreeMap::<String, (String, Vec<u8>)>::new();
-    DurableEngine::open(directory)?.load(&mut |change| {
-        if let Some(value) = change.value {
-            let known = fullest.entry(change.table).or_default();
+    let mut note = |change: &Change| {
+        if let Some(value) = &change.value {
+            let known = fullest.entry(change.table.clone()).or_default();
             if value.len() > known.1.len() {
-                *known = (change.key, value);
+                *known = (change.key.clone(), value.clone());
             }
         }
-        Ok(())
-    })?;
+    };
+    DurableEngine::open(directory)?.read(&mut note, &mut |_| Ok(()))?;
     let line = |table: &str, key: &str, value: &[u8]| {
         let mut line = format!("{table} {key} ");
         for byte in value {

@@ -1,9 +1,12 @@
 //! The reconcile loop: VPCs that wait for security, groups that security must be told of, and instances
 //! that ended so long ago that they can be forgotten.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use gureum_model::{Scope, Timestamp};
+use gureum_model::{
+    Scope, Timestamp,
+    id::{NetworkInterfaceId, SecurityGroupId, VpcId},
+};
 use gureum_network_domain::{
     NetworkInterface, View,
     hold::{self, HoldPlan},
@@ -87,42 +90,60 @@ impl Loop {
         let state = self.driver.store.read();
         let due: Vec<_> = state.hold_marks.find(UNSETTLED, "").take(ROWS_PER_RUN).map(|row| row.record.0.clone()).collect();
         drop(state);
+        let mut released: BTreeMap<Scope, Vec<NetworkInterfaceId>> = BTreeMap::new();
         for mark in due {
             let (scope, id) = (mark.scope.clone(), mark.interface_id);
             let state = self.driver.store.read();
             let interface: Option<NetworkInterface> = Snapshot { tables: &state, scope: &scope }.interface(id).cloned();
             drop(state);
-            let plan = hold::plan(&mark, interface.as_ref(), self.driver.is_taking(id));
-            self.in_scope(&scope, self.settle(&scope, id, plan)).await?;
+            match hold::plan(&mark, interface.as_ref(), self.driver.is_taking(id)) {
+                // Many instances end together, and no release is ever refused.
+                HoldPlan::Release => released.entry(scope).or_default().push(id),
+                HoldPlan::Leave => {}
+                HoldPlan::TakeOver => self.take_over(&scope, id).await?,
+                HoldPlan::Hold { vpc_id, groups } => self.in_scope(&scope, self.hold(&scope, id, vpc_id, groups)).await?,
+            }
+        }
+        for (scope, ids) in released {
+            self.in_scope(&scope, self.release(&scope, ids)).await?;
         }
         Ok(())
     }
 
-    async fn settle(&self, scope: &Scope, id: gureum_model::id::NetworkInterfaceId, plan: HoldPlan) -> Result<(), Error> {
-        let (vpc_id, groups) = match plan {
-            HoldPlan::Leave => return Ok(()),
-            HoldPlan::TakeOver => {
-                let take = self.driver.commit(scope, move |draft, now| {
-                    hold::settle(draft, id, now);
-                    Ok(())
-                });
-                take.await?;
-                // The next look tells security.
-                self.driver.waker.wake([Key::Unsettled]);
-                return Ok(());
-            }
-            HoldPlan::Hold { vpc_id, groups } => (vpc_id.to_string(), groups),
-            HoldPlan::Release => (String::new(), Vec::new()),
-        };
+    async fn take_over(&self, scope: &Scope, id: NetworkInterfaceId) -> Result<(), Error> {
+        let take = self.driver.commit(scope, move |draft, now| {
+            hold::settle(draft, id, now);
+            Ok(())
+        });
+        take.await?;
+        // The next look tells security.
+        self.driver.waker.wake([Key::Unsettled]);
+        Ok(())
+    }
+
+    async fn hold(&self, scope: &Scope, id: NetworkInterfaceId, vpc_id: VpcId, groups: Vec<SecurityGroupId>) -> Result<(), Error> {
         let hold = SecurityGroupHold {
             holder_id: id.to_string(),
-            vpc_id,
+            vpc_id: vpc_id.to_string(),
             group_ids: groups.iter().map(ToString::to_string).collect(),
             ..SecurityGroupHold::default()
         };
         self.driver.hold(vec![hold]).await?;
+        self.told(scope, vec![id], groups).await
+    }
+
+    async fn release(&self, scope: &Scope, ids: Vec<NetworkInterfaceId>) -> Result<(), Error> {
+        let nothing = |id: &NetworkInterfaceId| SecurityGroupHold { holder_id: id.to_string(), ..SecurityGroupHold::default() };
+        self.driver.hold(ids.iter().map(nothing).collect()).await?;
+        self.told(scope, ids, Vec::new()).await
+    }
+
+    /// Notes what security holds for these interfaces from now on.
+    async fn told(&self, scope: &Scope, ids: Vec<NetworkInterfaceId>, groups: Vec<SecurityGroupId>) -> Result<(), Error> {
         let told = self.driver.commit(scope, move |draft, _| {
-            hold::told(draft, id, &groups);
+            for id in ids {
+                hold::told(draft, id, &groups);
+            }
             Ok(())
         });
         told.await

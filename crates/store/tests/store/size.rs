@@ -24,8 +24,10 @@ async fn many_overwrites_leave_less_than_three_times_the_live_data() {
     assert!(live > 8 << 20);
     for round in 0..7 * ROWS / 100 {
         let numbers: Vec<u64> = (0..100).map(|place| if round < ROWS / 100 { round * 100 + place } else { random.below(ROWS) }).collect();
+        // Nothing that a checkpoint could compress, of which each byte is stored as one.
+        let bodies: Vec<Vec<u8>> = numbers.iter().map(|_| (0..BODY).map(|_| random.below(128) as u8).collect()).collect();
         let write = store.write(move |transaction| {
-            numbers.into_iter().for_each(|number| transaction.put(ItemRow(Item { body: vec![b'x'; BODY], ..item(number) })));
+            numbers.into_iter().zip(bodies).for_each(|(number, body)| transaction.put(ItemRow(Item { body, ..item(number) })));
             transaction.put(Counter { name: "rounds".into(), value: round });
             Ok::<_, ()>(())
         });

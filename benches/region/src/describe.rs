@@ -66,7 +66,11 @@ pub async fn run(folder: &Path) -> Result<(), Failure> {
         ready.push(region.took.as_secs_f64());
     }
     let (memory, took) = (region.memory()?, Duration::from_secs_f64(median(ready)));
-    println!("- killed with {} instances and started again: ready after {} (goal: 5 s), {memory:.0} MiB", fleet.launched, milliseconds(took));
+    println!(
+        "- killed with {} instances and started again: ready after {} (goal: 5 s), {memory:.0} MiB",
+        fleet.launched,
+        milliseconds(took)
+    );
     fleet.channel = region.door().await?;
     fleet.end_some().await?;
     println!("- {:.0} MiB resident in the end; {:.0} MiB on disk", region.memory()?, on_disk(&folder)? / f64::from(1 << 20));
@@ -124,7 +128,8 @@ impl Fleet {
     }
 
     async fn wait_for_all_running(&self) -> Result<(), Failure> {
-        let pending = DescribeInstancesRequest { page_size: 1, filters: vec![filter("instance-state-name", "pending")], ..Default::default() };
+        let pending =
+            DescribeInstancesRequest { page_size: 1, filters: vec![filter("instance-state-name", "pending")], ..Default::default() };
         for _ in 0..6_000 {
             if self.describe(pending.clone()).await?.0.is_empty() {
                 return Ok(());
@@ -188,14 +193,19 @@ impl Fleet {
         let begun = Instant::now();
         self.compute().terminate_instances(TerminateInstancesRequest { instance_ids: ids, ..Default::default() }).await?;
         let answered = begun.elapsed();
-        let ended = DescribeInstancesRequest { page_size: 1000, filters: vec![filter("instance-state-name", "terminated")], ..Default::default() };
+        let ended =
+            DescribeInstancesRequest { page_size: 1000, filters: vec![filter("instance-state-name", "terminated")], ..Default::default() };
         while self.describe(ended.clone()).await?.0.len() < ENDED {
             if begun.elapsed() > Duration::from_secs(300) {
                 return Err("instances that were to end have not ended within five minutes".into());
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        println!("- {ENDED} of them ended after the restart: answered in {}, all terminated after {}", milliseconds(answered), milliseconds(begun.elapsed()));
+        println!(
+            "- {ENDED} of them ended after the restart: answered in {}, all terminated after {}",
+            milliseconds(answered),
+            milliseconds(begun.elapsed())
+        );
         Ok(())
     }
 

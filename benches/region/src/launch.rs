@@ -60,7 +60,10 @@ pub async fn run(folder: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn in_region<F: Future<Output = Result<Round, Failure>>>(folder: &Path, measure: impl FnOnce(Channel) -> F) -> Result<Round, Failure> {
+async fn in_region<F: Future<Output = Result<Round, Failure>>>(
+    folder: &Path,
+    measure: impl FnOnce(Channel) -> F,
+) -> Result<Round, Failure> {
     let region = Running::region(Some(folder), &[]).await?;
     let channel = region.door().await?;
     // The scope is born, and the first calls of every path are behind us.

@@ -52,7 +52,9 @@ pub async fn run(folder: &Path) -> Result<(), Failure> {
             started[3].note(etcd.took, memory);
         }
     }
-    println!("| what | ready after (goal: 150 ms) | rounds | resident when idle (goal: 40 MiB) | program |\n| --- | --- | --- | --- | --- |");
+    println!(
+        "| what | ready after (goal: 150 ms) | rounds | resident when idle (goal: 40 MiB) | program |\n| --- | --- | --- | --- | --- |"
+    );
     let size = mebibytes(&path()?)?;
     started[0].print("up --memory", size);
     started[1].print("up --directory", size);

@@ -31,9 +31,9 @@ const SUBSCRIBERS: usize = 1_000;
 const CONNECTIONS: usize = 20;
 const ROUNDS: usize = 3;
 /// One after another, each once the one before has reached everybody.
-const SINGLES: usize = 50;
+const SINGLES: usize = 20;
 /// As fast as they are answered.
-const BURST: usize = 200;
+const BURST: usize = 50;
 
 /// Counts what arrives: every subscriber says one word for each event. They end when this is dropped.
 struct Arrivals {

@@ -25,12 +25,6 @@ use clap::Parser;
 
 use crate::{cli::Cli, failure::Failure, output::Output};
 
-/// Rows and messages are many small pieces, made on one thread and dropped on another: glibc's allocator keeps
-/// twice the memory for them.
-#[cfg(feature = "region")]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();

@@ -126,6 +126,8 @@ listed_rows! {
         "image-id",
         "subnet-id",
         "vpc-id",
+        "instance-type",
+        "availability-zone",
         INSTANCE_STATE_INDEX,
     ], and index_instance;
     /// A launch template.

@@ -14,7 +14,7 @@ use http::{HeaderValue, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::{
-    Status,
+    Status, TimeoutExpired,
     body::Body,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
@@ -159,7 +159,7 @@ impl Service<Request<Body>> for PeerChannel {
                 None => answered.await,
                 Some(deadline) => match tokio::time::timeout_at(deadline.into(), answered).await {
                     Ok(answered) => answered,
-                    Err(_elapsed) => Err(Status::deadline_exceeded("the peer did not answer within the caller's deadline")),
+                    Err(_elapsed) => Err(late()),
                 },
             };
             if let (Some(context), Ok(response)) = (context, &answered) {
@@ -186,7 +186,14 @@ async fn befall<T>(fault: Fault, answered: Result<T, Status>) -> Result<T, Statu
 fn away(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Status {
     let error = error.into();
     tracing::debug!(error = &*error as &dyn std::error::Error, "a peer is away");
-    Status::unavailable("the peer does not answer")
+    // The channel keeps the call's deadline too, and may be the first to see it pass.
+    let first: &dyn std::error::Error = &*error;
+    let expired = std::iter::successors(Some(first), |error| error.source()).any(|error| error.is::<TimeoutExpired>());
+    if expired { late() } else { Status::unavailable("the peer does not answer") }
+}
+
+fn late() -> Status {
+    Status::deadline_exceeded("the peer did not answer within the caller's deadline")
 }
 
 /// Writes the current call's context into the request, and answers by when an answer is due.

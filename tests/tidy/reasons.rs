@@ -66,9 +66,11 @@ fn told() -> BTreeMap<String, Vec<&'static str>> {
         }
         // `Name("prefix-", "kind", "Stem");` of the ids.
         for line in product.lines().map(str::trim).filter(|line| line.ends_with("\");") && line.contains("Id(\"")) {
-            if let Some(stem) = line.rsplit('"').nth(1) {
+            // Prefix, kind, stem, and the stem of malformed ids where that is another.
+            let texts: Vec<&str> = line.split('"').skip(1).step_by(2).collect();
+            if let [_, _, stem, own @ ..] = texts.as_slice() {
                 add(&format!("{stem}.NotFound"), "NOT_FOUND");
-                add(&format!("{stem}.Malformed"), "INVALID_ARGUMENT");
+                add(&format!("{}.Malformed", own.first().unwrap_or(stem)), "INVALID_ARGUMENT");
             }
         }
     }

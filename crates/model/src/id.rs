@@ -53,10 +53,22 @@ pub fn parse_digits(text: &str, prefix: &str) -> Option<u128> {
     u128::from_str_radix(digits, 16).ok()
 }
 
-/// Declares id types: name, prefix, kind in words, EC2's error stem.
+/// EC2's code for a text that is no id of a kind, where it has another stem than that for an unknown one.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! malformed_id {
+    ($stem:literal) => {
+        concat!($stem, ".Malformed")
+    };
+    ($stem:literal, $own:literal) => {
+        concat!($own, ".Malformed")
+    };
+}
+
+/// Declares id types: name, prefix, kind in words, EC2's error stem, and that of malformed ids if it differs.
 #[macro_export]
 macro_rules! resource_ids {
-    ($($(#[$doc:meta])* $name:ident($prefix:literal, $kind:literal, $stem:literal);)*) => {$(
+    ($($(#[$doc:meta])* $name:ident($prefix:literal, $kind:literal, $stem:literal $(, $malformed:literal)?);)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(u128);
@@ -64,7 +76,7 @@ macro_rules! resource_ids {
         impl $crate::id::ResourceId for $name {
             const PREFIX: &'static str = $prefix;
             const NOT_FOUND: &'static str = concat!($stem, ".NotFound");
-            const MALFORMED: &'static str = concat!($stem, ".Malformed");
+            const MALFORMED: &'static str = $crate::malformed_id!($stem $(, $malformed)?);
             const KIND: &'static str = $kind;
             fn from_number(number: u128) -> Self {
                 Self(number & $crate::id::ID_MAX)
@@ -93,7 +105,7 @@ macro_rules! resource_ids {
                     text: text.to_owned(),
                     kind: $kind,
                     prefix: $prefix,
-                    reason: concat!($stem, ".Malformed"),
+                    reason: $crate::malformed_id!($stem $(, $malformed)?),
                 })
             }
         }
@@ -119,13 +131,13 @@ resource_ids! {
     /// A subnet.
     SubnetId("subnet-", "subnet", "InvalidSubnetID");
     /// A network interface.
-    NetworkInterfaceId("eni-", "network interface", "InvalidNetworkInterfaceID");
+    NetworkInterfaceId("eni-", "network interface", "InvalidNetworkInterfaceID", "InvalidNetworkInterfaceId");
     /// A network interface's attachment to an instance.
     AttachmentId("eni-attach-", "attachment", "InvalidAttachmentID");
     /// An internet gateway.
-    InternetGatewayId("igw-", "internet gateway", "InvalidInternetGatewayID");
+    InternetGatewayId("igw-", "internet gateway", "InvalidInternetGatewayID", "InvalidInternetGatewayId");
     /// A route table.
-    RouteTableId("rtb-", "route table", "InvalidRouteTableID");
+    RouteTableId("rtb-", "route table", "InvalidRouteTableID", "InvalidRouteTableId");
     /// A route table's association with a subnet, or its being a VPC's main one.
     RouteTableAssociationId("rtbassoc-", "route table association", "InvalidAssociationID");
     /// An elastic IP's allocation.
@@ -133,7 +145,7 @@ resource_ids! {
     /// An elastic IP's association with an interface.
     AssociationId("eipassoc-", "association", "InvalidAssociationID");
     /// A security group.
-    SecurityGroupId("sg-", "security group", "InvalidGroup");
+    SecurityGroupId("sg-", "security group", "InvalidGroup", "InvalidGroupId");
     /// A rule of a security group.
     SecurityGroupRuleId("sgr-", "security group rule", "InvalidSecurityGroupRuleId");
     /// A list of CIDRs that rules and routes can name.
@@ -147,9 +159,9 @@ resource_ids! {
     /// A machine image.
     ImageId("ami-", "image", "InvalidAMIID");
     /// A volume.
-    VolumeId("vol-", "volume", "InvalidVolume");
+    VolumeId("vol-", "volume", "InvalidVolume", "InvalidVolumeID");
     /// A snapshot of a volume.
-    SnapshotId("snap-", "snapshot", "InvalidSnapshot");
+    SnapshotId("snap-", "snapshot", "InvalidSnapshot", "InvalidSnapshotID");
     /// A launch template.
     LaunchTemplateId("lt-", "launch template", "InvalidLaunchTemplateId");
     /// A host that runs instances.

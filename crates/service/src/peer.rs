@@ -2,6 +2,7 @@
 //! deadline.
 
 use std::{
+    ops::RangeInclusive,
     path::PathBuf,
     pin::Pin,
     sync::Arc,
@@ -32,8 +33,9 @@ use crate::{
 /// Time a connection may take. Peers are on this host or near it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Time kept back from the caller's deadline, so that the answer about a late peer still arrives.
-const DEADLINE_MARGIN: Duration = Duration::from_millis(20);
+/// Time kept back from the caller's deadline, so that the answer about a late peer still arrives: a twentieth of what
+/// is left, because some clients round up the deadline that they send, within these bounds.
+const DEADLINE_MARGIN: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_secs(2);
 
 /// A peer service. Clones share its connection, which is made at the first call and again whenever it
 /// was lost.
@@ -198,7 +200,8 @@ fn late() -> Status {
 
 /// Writes the current call's context into the request, and answers by when an answer is due.
 fn carry(context: &RequestContext, request: &mut Request<Body>) -> std::time::Instant {
-    let left = context.deadline.saturating_duration_since(monotonic()).saturating_sub(DEADLINE_MARGIN);
+    let left = context.deadline.saturating_duration_since(monotonic());
+    let left = left.saturating_sub((left / 20).clamp(*DEADLINE_MARGIN.start(), *DEADLINE_MARGIN.end()));
     let headers = request.headers_mut();
     for (name, value) in [
         (ACCOUNT_HEADER, context.scope.account.to_string()),

@@ -12,7 +12,7 @@ use std::{
 
 use http::{
     HeaderName, HeaderValue, Method, Request, Response, Uri, Version,
-    header::{CONTENT_TYPE, ORIGIN},
+    header::{CONTENT_LENGTH, CONTENT_TYPE, ORIGIN},
 };
 use tonic::body::Body;
 use tonic_web::{GrpcWebLayer, GrpcWebService};
@@ -93,6 +93,11 @@ fn is_web<B>(request: &Request<B>) -> bool {
     headers.contains_key(ORIGIN) || kind.starts_with(b"application/grpc-web") || !(is_page || request.version() == Version::HTTP_2)
 }
 
+/// Whether messages are in base64, as clients write them that stream to browsers of before.
+fn is_text<B>(request: &Request<B>) -> bool {
+    request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc-web-text"))
+}
+
 impl<S> Service<Request<Body>> for Web<S>
 where
     S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
@@ -108,7 +113,11 @@ where
         self.others.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if is_text(&request) {
+            // It is the length in base64, and not of what is passed on.
+            request.headers_mut().remove(CONTENT_LENGTH);
+        }
         if is_web(&request) { Box::pin(self.browsers.call(request)) } else { Box::pin(self.others.call(request)) }
     }
 }

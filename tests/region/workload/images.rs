@@ -41,7 +41,11 @@ async fn create_snapshot(client: &mut Client) {
 }
 
 async fn create_image(client: &mut Client) {
-    let Some(instance_id) = client.pick(client.known.instances.living().map(|(id, _)| id.clone())) else { return };
+    // A disk that was attached later stays when its instance ends, and so do its copies: without one, all that is launched
+    // from the image goes with it.
+    let known = &client.known;
+    let bare = known.instances.living().filter(|(id, _)| known.volumes.of(id).next().is_none());
+    let Some(instance_id) = client.pick(bare.map(|(id, _)| id.clone())) else { return };
     let name = client.name("image");
     let made =
         change!(client, ComputeServiceClient, create_image, CreateImageRequest { instance_id: instance_id, name: name, no_reboot: true });

@@ -73,7 +73,7 @@ pub async fn run(args: Args, out: &Output) -> Result<(), Failure> {
     let telemetry = TelemetryConfig { log: args.log, otlp_endpoint: args.otlp_endpoint, ..TelemetryConfig::default() };
     let _telemetry = telemetry::start(&telemetry, "gureum");
     let plan = Plan {
-        directory: if args.memory { None } else { Some(args.directory.map_or_else(default_directory, Ok)?) },
+        directory: if args.memory { None } else { Some(absolute(args.directory.map_or_else(default_directory, Ok)?)?) },
         door: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), args.port),
         clock: args.time_scale,
         nodes_per_zone: args.nodes_per_zone,
@@ -100,6 +100,11 @@ fn announce(door: SocketAddr, json: bool) {
     };
     // Nobody may be listening; the region runs all the same.
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+/// Sockets have to be named from the root.
+fn absolute(directory: PathBuf) -> Result<PathBuf, Failure> {
+    std::path::absolute(&directory).map_err(|error| Failure::file("find", &directory, &error))
 }
 
 fn default_directory() -> Result<PathBuf, Failure> {

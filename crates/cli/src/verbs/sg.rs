@@ -56,7 +56,7 @@ enum Verb {
     },
     /// Let traffic pass
     #[command(
-        after_help = "Examples:\n  gureum sg allow web tcp:80 --from any\n  gureum sg allow db tcp:5432 --from-group web\n  gureum sg allow web icmp --from 10.0.0.0/8\n  gureum sg allow web udp:53 --egress --to 10.0.0.2"
+        after_help = "Examples:\n  gureum sg allow web tcp:22 tcp:80 --from any\n  gureum sg allow db tcp:5432 --from-group web\n  gureum sg allow web icmp --from 10.0.0.0/8\n  gureum sg allow web udp:53 --egress --to 10.0.0.2"
     )]
     Allow(RuleArgs),
     /// Let traffic pass no longer: removes the rule that says so
@@ -104,8 +104,8 @@ struct RuleArgs {
     /// Group, by id or name
     group: String,
     /// tcp:80, tcp:8000-8100, udp:53, icmp, icmp:8, all, or a protocol's number
-    #[arg(value_parser = rule::traffic)]
-    traffic: Traffic,
+    #[arg(value_parser = rule::traffic, required = true)]
+    traffic: Vec<Traffic>,
     /// From these addresses: a range, an address, or any; may be given again
     #[arg(long = "from", visible_alias = "to", value_name = "CIDR", value_parser = rule::cidr)]
     cidrs: Vec<String>,
@@ -181,8 +181,8 @@ async fn create(args: CreateArgs, client: &Client, out: &Output) -> Result<(), F
     }
 }
 
-/// The group and what the rule says.
-async fn permission(args: &RuleArgs, client: &Client) -> Result<(String, IpPermission), Failure> {
+/// The group and what the rules say.
+async fn permissions(args: &RuleArgs, client: &Client) -> Result<(String, Vec<IpPermission>), Failure> {
     let mut others: Vec<_> = args.cidrs.iter().cloned().map(OtherSide::Cidr).collect();
     for group in &args.groups {
         others.push(OtherSide::Group(resolve::group(client, group).await?));
@@ -191,12 +191,12 @@ async fn permission(args: &RuleArgs, client: &Client) -> Result<(String, IpPermi
     if others.is_empty() {
         return Err(Failure::usage("who is at the other side? --from CIDR, --from any or --from-group GROUP"));
     }
-    Ok((resolve::group(client, &args.group).await?, rule::permission(&args.traffic, &others, &args.description)))
+    let permissions = args.traffic.iter().map(|traffic| rule::permission(traffic, &others, &args.description)).collect();
+    Ok((resolve::group(client, &args.group).await?, permissions))
 }
 
 async fn allow(args: RuleArgs, client: &Client, out: &Output) -> Result<(), Failure> {
-    let (group_id, permission) = permission(&args, client).await?;
-    let ip_permissions = vec![permission];
+    let (group_id, ip_permissions) = permissions(&args, client).await?;
     let rules = if args.egress {
         let request = AuthorizeSecurityGroupEgressRequest { group_id, ip_permissions, ..Default::default() };
         call!(client.security().authorize_security_group_egress(request))?.security_group_rules
@@ -208,8 +208,7 @@ async fn allow(args: RuleArgs, client: &Client, out: &Output) -> Result<(), Fail
 }
 
 async fn deny(args: RuleArgs, client: &Client, out: &Output) -> Result<(), Failure> {
-    let (group_id, permission) = permission(&args, client).await?;
-    let ip_permissions = vec![permission];
+    let (group_id, ip_permissions) = permissions(&args, client).await?;
     let rules = if args.egress {
         let request = RevokeSecurityGroupEgressRequest { group_id, ip_permissions, ..Default::default() };
         call!(client.security().revoke_security_group_egress(request))?.revoked_security_group_rules

@@ -552,7 +552,7 @@ fn tags_change_together_or_not_at_all() {
     world.run(|draft| tag::change(draft, &[TaggedId::Vpc(vpc), TaggedId::Subnet(subnet)], &put)).unwrap();
     assert_eq!((world.vpcs[&vpc].tags.get("a"), world.subnets[&subnet].tags.get("a")), (Some("1"), Some("1")));
     assert_eq!(reason(TaggedId::parse("sg-1")), "InvalidID");
-    assert_eq!(reason(TaggedId::parse("eni-attach-00000000000000001")), "InvalidNetworkInterfaceID.Malformed");
+    assert_eq!(reason(TaggedId::parse("eni-attach-00000000000000001")), "InvalidNetworkInterfaceId.Malformed");
 }
 
 #[test]

@@ -189,7 +189,7 @@ pub enum GroupSelector {
 impl GroupSelector {
     /// Reads `group_id` and `group_name`, of which exactly one is given.
     ///
-    /// Codes: `MissingParameter`, `InvalidParameterCombination`, `InvalidGroup.Malformed`.
+    /// Codes: `MissingParameter`, `InvalidParameterCombination`, `InvalidGroupId.Malformed`.
     pub fn parse(group_id: &str, group_name: &str, violations: &mut Violations) -> Option<Self> {
         match (group_id.is_empty(), group_name.is_empty()) {
             (true, true) => {
@@ -417,7 +417,7 @@ mod tests {
         assert_eq!(find("", "g1", None), Err("VPCIdNotSpecified"));
         assert_eq!(find("", "g2", Some(&vpc)), Err("InvalidGroup.NotFound"));
         assert_eq!(find(&sg(2).to_string(), "", None), Err("InvalidGroup.NotFound"));
-        assert_eq!(find("sg-1", "", None), Err("InvalidGroup.Malformed"));
+        assert_eq!(find("sg-1", "", None), Err("InvalidGroupId.Malformed"));
         assert_eq!(find("", "", None), Err("MissingParameter"));
         assert_eq!(find("sg-1", "g1", None), Err("InvalidParameterCombination"));
     }

@@ -101,7 +101,7 @@ pub struct GroupPeerInput {
 /// Reads permissions; every violation is recorded with its path under `field`.
 ///
 /// Codes: `InvalidParameterValue`, `InvalidPermission.Malformed`, `MissingParameter` (no peer),
-/// `InvalidGroup.Malformed`, `InvalidPrefixListID.Malformed`.
+/// `InvalidGroupId.Malformed`, `InvalidPrefixListID.Malformed`.
 pub fn parse_permissions(field: &str, permissions: &[PermissionInput], violations: &mut Violations) -> Vec<RuleSpec> {
     let mut specs = Vec::new();
     for (place, permission) in permissions.iter().enumerate() {

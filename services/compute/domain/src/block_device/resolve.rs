@@ -43,7 +43,7 @@ struct Reader<'r, F> {
 ///
 /// Errors, all at once: `InvalidBlockDeviceMapping` (a device twice, without its base or root, smaller than its
 /// snapshot), `InvalidParameterValue`, `InvalidParameterCombination`, `InvalidParameterDependency`,
-/// `MissingParameter`, `InvalidSnapshot.Malformed`, `InvalidSnapshot.NotFound`, `IncorrectState` (of a snapshot).
+/// `MissingParameter`, `InvalidSnapshotID.Malformed`, `InvalidSnapshot.NotFound`, `IncorrectState` (of a snapshot).
 pub fn resolve<'a>(
     base: &[DeviceMapping],
     root: &str,

@@ -38,7 +38,7 @@ pub struct NewVolume {
 /// Makes a volume, creating.
 ///
 /// `find` gives a snapshot only if the caller may use it. Errors, all at once: `InvalidZone.NotFound`,
-/// `InvalidSnapshot.Malformed`, `InvalidSnapshot.NotFound`, `IncorrectState` (a snapshot that is not complete),
+/// `InvalidSnapshotID.Malformed`, `InvalidSnapshot.NotFound`, `IncorrectState` (a snapshot that is not complete),
 /// `MissingParameter`, `InvalidParameterValue`, `InvalidParameterCombination`, `InvalidParameterDependency`.
 pub fn create<'a>(
     new: &NewVolume,

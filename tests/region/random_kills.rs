@@ -99,7 +99,7 @@ fn kill_at_random(mut region: Deployment, seed: u64, time: Duration) -> Killed {
     while monotonic() < end || kills.len() < names.len() {
         thread::sleep(Duration::from_millis(30 + chance.below(250)));
         let never = names.iter().filter(|name| !kills.contains_key(*name)).cloned().collect::<Vec<_>>();
-        let pool = if monotonic() < end { &names } else { &never };
+        let pool = if never.is_empty() || monotonic() < end { &names } else { &never };
         let first = pool[chance.below(pool.len() as u64) as usize].clone();
         let second = names[chance.below(names.len() as u64) as usize].clone();
         let victims = if first != second && chance.below(4) == 0 { vec![first, second] } else { vec![first] };

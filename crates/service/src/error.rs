@@ -102,7 +102,7 @@ pub fn refused(refusal: &Refusal) -> Status {
     Status::with_error_details(code(refusal.kind), refusal.message.clone(), details)
 }
 
-fn unavailable(reason: &str, text: &str) -> Status {
+pub(crate) fn unavailable(reason: &str, text: &str) -> Status {
     let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, []);
     details.set_retry_info(Some(RETRY_AFTER));
     Status::with_error_details(Code::Unavailable, text, details)

@@ -15,6 +15,7 @@
 
 pub mod activity;
 mod bare;
+mod broken;
 pub mod clock;
 mod clock_service;
 pub mod config;

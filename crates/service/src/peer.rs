@@ -22,6 +22,7 @@ use tonic::{
 use tower::Service;
 
 use crate::{
+    broken::Whole,
     clock::monotonic,
     config::{Listen, TlsConfig},
     context::{ACCOUNT_HEADER, REGION_HEADER, REQUEST_ID_HEADER, RequestContext, TRACEPARENT_HEADER, current, format_timeout},
@@ -167,7 +168,7 @@ impl Service<Request<Body>> for PeerChannel {
             if let (Some(context), Ok(response)) = (context, &answered) {
                 context.learned().raise_all(&Sequences::answered(response.headers()));
             }
-            answered
+            answered.map(|response| response.map(Whole::of))
         }
         .boxed()
     }

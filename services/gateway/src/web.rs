@@ -14,6 +14,7 @@ use http::{
     HeaderName, HeaderValue, Method, Request, Response, Uri, Version,
     header::{CONTENT_LENGTH, CONTENT_TYPE, ORIGIN},
 };
+use http_body_util::{BodyStream, StreamBody};
 use tonic::body::Body;
 use tonic_web::{GrpcWebLayer, GrpcWebService};
 use tower::{Layer, Service};
@@ -115,8 +116,9 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         if is_text(&request) {
-            // It is the length in base64, and not of what is passed on.
+            // The length is that in base64, and not of what is passed on; a stream has none.
             request.headers_mut().remove(CONTENT_LENGTH);
+            request = request.map(|body| Body::new(StreamBody::new(BodyStream::new(body))));
         }
         if is_web(&request) { Box::pin(self.browsers.call(request)) } else { Box::pin(self.others.call(request)) }
     }

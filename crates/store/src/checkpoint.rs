@@ -232,3 +232,31 @@ fn sync_tree(directory: &Path) -> Result<(), EngineError> {
 pub fn sync_directory(directory: &Path) -> Result<(), EngineError> {
     File::open(directory).and_then(|file| file.sync_all()).map_err(io_error("sync", directory))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    /// As versions before compression wrote it.
+    #[test]
+    fn a_checkpoint_without_a_form_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut rows = Vec::new();
+        assert!(encode_change("table", "key", Some(b"value"), &mut rows));
+        let database = open_sled(folder.path()).unwrap();
+        let key = 0u64.to_be_bytes();
+        database.insert(key, [&check(&key, &rows).to_le_bytes(), rows.as_slice()].concat()).unwrap();
+        database.insert(META_KEY, [7u64, 3, 1].map(u64::to_le_bytes).concat()).unwrap();
+        database.flush().unwrap();
+        drop(database);
+        let mut found = Vec::new();
+        let contents = read(folder.path(), &mut |change| {
+            found.push((change.table, change.key, change.value));
+            Ok(())
+        });
+        let contents = contents.unwrap();
+        assert_eq!((contents.loaded.revision, contents.loaded.sequence, contents.rows), (7, 3, 1));
+        assert_eq!(found, [("table".to_owned(), "key".to_owned(), Some(b"value".to_vec()))]);
+    }
+}

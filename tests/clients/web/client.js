@@ -38,6 +38,18 @@ class Page {
     throw new Error(`${method} gave no answer`);
   }
 
+  /** What a call without parameters answers to a page that speaks base64: its first message's bytes as text. */
+  async text(service, method) {
+    const kind = "application/grpc-web-text";
+    const headers = { ...this.metadata, "content-type": kind, accept: kind };
+    const nothing = Buffer.alloc(5).toString("base64");
+    const answer = await fetch(`${this.endpoint}/${service}/${method}`, { method: "POST", headers, body: nothing, signal: AbortSignal.timeout(CALL_MS) });
+    assert.ok(answer.headers.get("content-type").startsWith(kind));
+    const frames = Buffer.from(await answer.text(), "base64");
+    assert.equal(frames[0], 0, "a message comes first, and no refusal");
+    return frames.subarray(5, 5 + frames.readUInt32BE(1)).toString("latin1");
+  }
+
   /** What the browser asks before the call: may a page of this origin? */
   preflight(origin) {
     const headers = { origin, "access-control-request-method": "POST", "access-control-request-headers": "content-type,gureum-account,x-grpc-web" };
@@ -71,6 +83,9 @@ async function visit(page) {
   const name = `web-${randomUUID()}`;
   const { security_group: group } = await page.call(security, "CreateSecurityGroup", { client_token: name, group_name: name, description: "web" });
   say("created", group.group_id);
+
+  assert.ok((await page.text(security, "DescribeSecurityGroups")).includes(group.group_id));
+  say("in text", "base64 both ways");
 
   // The stream begins with what happened before it: the group is in it, whenever it was opened.
   const leave = new AbortController();

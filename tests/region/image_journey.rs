@@ -1,58 +1,39 @@
 //! The life of an image and of volumes, over the gateway, while every service is killed and started again.
 
-use std::time::Duration;
-
 use gureum_proto::compute::v1::{compute_service_client::ComputeServiceClient, *};
-use gureum_service::clock::monotonic;
 use tonic::Status;
 use tonic_types::StatusExt;
 
 use crate::{
-    harness::{Deployment, Door, insist},
+    harness::{Deployment, Door, ask, attempt, until},
     journeys::{launch, nothing_left, run, shipped_image, wait_for},
     region::{kill_all, region},
 };
 
 const ACCOUNT: &str = "000000000105";
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A call of compute's, made again until it is answered.
-macro_rules! ask {
-    ($door:expr, $call:ident($request:expr)) => {{
-        let request = $request;
-        insist(|| $door.call(ComputeServiceClient::new, &request, |mut client, request| async move { client.$call(request).await })).await
-    }};
-}
 
 fn reason(status: &Status) -> String {
     status.get_details_error_info().map(|info| info.reason).unwrap_or_else(|| status.to_string())
 }
 
-/// What `look` finds, once it finds it.
-async fn until<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
-    let patience = monotonic() + PATIENCE;
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(monotonic() < patience, "{what}: not within {PATIENCE:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 async fn volume(door: &Door, id: &str) -> Volume {
     let request = DescribeVolumesRequest { volume_ids: vec![id.to_owned()], ..Default::default() };
-    ask!(door, describe_volumes(request.clone())).unwrap().volumes.remove(0)
+    ask!(door, ComputeServiceClient, describe_volumes, request).unwrap().volumes.remove(0)
 }
 
 async fn until_volume(door: &Door, id: &str, state: VolumeState) -> Volume {
-    until(id, async || Some(volume(door, id).await).filter(|volume| volume.state() == state)).await
+    until(format!("{id} {state:?}"), async || {
+        let seen = volume(door, id).await;
+        if seen.state() == state { Ok(seen) } else { Err(format!("{:?}", seen.state())) }
+    })
+    .await
 }
 
-async fn until_image(door: &Door, id: &str, state: ImageState) -> Image {
-    until(id, async || {
+async fn until_image(door: &Door, id: &str, state: ImageState) {
+    until(format!("{id} {state:?}"), async || {
         let request = DescribeImagesRequest { image_ids: vec![id.to_owned()], ..Default::default() };
-        Some(ask!(door, describe_images(request.clone())).unwrap().images.remove(0)).filter(|image| image.state() == state)
+        let seen = ask!(door, ComputeServiceClient, describe_images, request).unwrap().images[0].state();
+        if seen == state { Ok(()) } else { Err(format!("{seen:?}")) }
     })
     .await
 }
@@ -77,7 +58,7 @@ async fn an_image_lives_through_the_death_of_every_service() {
         size_gib: Some(1),
         ..Default::default()
     };
-    let disk = ask!(door, create_volume(disk.clone())).unwrap().volume.unwrap().volume_id;
+    let disk = ask!(door, ComputeServiceClient, create_volume, disk.clone()).unwrap().volume.unwrap().volume_id;
     door = again(&mut region);
     until_volume(&door, &disk, VolumeState::Available).await;
     let attach = AttachVolumeRequest {
@@ -87,23 +68,28 @@ async fn an_image_lives_through_the_death_of_every_service() {
         device: "/dev/sdf".into(),
         ..Default::default()
     };
-    ask!(door, attach_volume(attach.clone())).unwrap();
+    ask!(door, ComputeServiceClient, attach_volume, attach.clone()).unwrap();
     door = again(&mut region);
     until("attached", async || {
         let attachments = volume(&door, &disk).await.attachments;
-        attachments.iter().any(|held| held.state() == VolumeAttachmentState::Attached).then_some(())
+        let attached = attachments.iter().any(|held| held.state() == VolumeAttachmentState::Attached);
+        attached.then_some(()).ok_or_else(|| format!("{attachments:?}"))
     })
     .await;
 
     let create =
         CreateImageRequest { client_token: "image".into(), instance_id: instance.clone(), name: "golden".into(), ..Default::default() };
-    let image = ask!(door, create_image(create.clone())).unwrap().image.unwrap();
+    let image = ask!(door, ComputeServiceClient, create_image, create.clone()).unwrap().image.unwrap();
     assert_eq!((image.state(), image.block_device_mappings.len()), (ImageState::Pending, 2));
     door = again(&mut region);
-    assert_eq!(ask!(door, create_image(create.clone())).unwrap().image.unwrap().image_id, image.image_id, "the same token makes no other");
+    assert_eq!(
+        ask!(door, ComputeServiceClient, create_image, create.clone()).unwrap().image.unwrap().image_id,
+        image.image_id,
+        "the same token makes no other"
+    );
     until_image(&door, &image.image_id, ImageState::Available).await;
     let mine = DescribeSnapshotsRequest { owner_ids: vec!["self".into()], ..Default::default() };
-    let snapshots = ask!(door, describe_snapshots(mine.clone())).unwrap().snapshots;
+    let snapshots = ask!(door, ComputeServiceClient, describe_snapshots, mine.clone()).unwrap().snapshots;
     assert_eq!(snapshots.len(), 2);
     assert!(snapshots.iter().all(|it| it.state() == SnapshotState::Completed && it.progress == "100%"));
 
@@ -113,15 +99,11 @@ async fn an_image_lives_through_the_death_of_every_service() {
     wait_for(&door, &copy.instance_id, InstanceState::Running).await;
 
     let first = DeleteSnapshotRequest { snapshot_id: snapshots[0].snapshot_id.clone(), ..Default::default() };
-    assert_eq!(reason(&ask!(door, delete_snapshot(first.clone())).unwrap_err()), "InvalidSnapshot.InUse");
+    assert_eq!(reason(&ask!(door, ComputeServiceClient, delete_snapshot, first.clone()).unwrap_err()), "InvalidSnapshot.InUse");
     let deregister = DeregisterImageRequest { client_token: "end".into(), image_id: image.image_id.clone(), ..Default::default() };
-    ask!(door, deregister_image(deregister.clone())).unwrap();
+    ask!(door, ComputeServiceClient, deregister_image, deregister.clone()).unwrap();
     door = again(&mut region);
-    let refused = door
-        .call(ComputeServiceClient::new, &launch(&image.image_id, "late"), |mut client, request| async move {
-            client.run_instances(request).await
-        })
-        .await;
+    let refused = attempt!(door, ComputeServiceClient, run_instances, launch(&image.image_id, "late"));
     assert_eq!(reason(&refused.unwrap_err()), "InvalidAMIID.Unavailable");
     for snapshot in &snapshots {
         let delete = DeleteSnapshotRequest {
@@ -129,7 +111,7 @@ async fn an_image_lives_through_the_death_of_every_service() {
             snapshot_id: snapshot.snapshot_id.clone(),
             ..Default::default()
         };
-        ask!(door, delete_snapshot(delete.clone())).unwrap();
+        ask!(door, ComputeServiceClient, delete_snapshot, delete.clone()).unwrap();
     }
 
     let end = TerminateInstancesRequest {
@@ -137,7 +119,7 @@ async fn an_image_lives_through_the_death_of_every_service() {
         instance_ids: vec![instance.clone(), copy.instance_id.clone()],
         ..Default::default()
     };
-    ask!(door, terminate_instances(end.clone())).unwrap();
+    ask!(door, ComputeServiceClient, terminate_instances, end.clone()).unwrap();
     door = again(&mut region);
     for id in [&instance, &copy.instance_id] {
         wait_for(&door, id, InstanceState::Terminated).await;
@@ -147,12 +129,15 @@ async fn an_image_lives_through_the_death_of_every_service() {
     for id in [&disk, &data.volume_id] {
         until_volume(&door, id, VolumeState::Available).await;
         let delete = DeleteVolumeRequest { client_token: id.clone(), volume_id: id.clone(), ..Default::default() };
-        ask!(door, delete_volume(delete.clone())).unwrap();
+        ask!(door, ComputeServiceClient, delete_volume, delete.clone()).unwrap();
     }
     door = again(&mut region);
-    until("no volume", async || ask!(door, describe_volumes(DescribeVolumesRequest::default())).unwrap().volumes.is_empty().then_some(()))
-        .await;
-    assert_eq!(ask!(door, describe_snapshots(mine.clone())).unwrap().snapshots, vec![]);
+    until("no volume", async || {
+        let left = ask!(door, ComputeServiceClient, describe_volumes, DescribeVolumesRequest::default()).unwrap().volumes;
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+    assert_eq!(ask!(door, ComputeServiceClient, describe_snapshots, mine.clone()).unwrap().snapshots, vec![]);
     nothing_left(&door).await;
     region.finish();
 }

@@ -1,5 +1,7 @@
 //! A node that is not heard of: what users see, what is kept for its return, and what giving it up means.
 
+use std::time::Duration;
+
 use gureum_proto::{
     compute::v1::{compute_peer_service_client::ComputePeerServiceClient, compute_service_client::ComputeServiceClient, *},
     node::v1::{DescribeNodeInstancesRequest, NodeInstance, node_service_client::NodeServiceClient},
@@ -134,5 +136,21 @@ async fn a_dead_node_gives_its_instances_up_and_takes_them_again_when_it_is_back
     ask!(door, ComputeServiceClient, start_instances, start).unwrap();
     until_state(&door, &stopped, InstanceState::Running).await;
     assert_eq!(has(&region, "node-b").await.len(), 1);
+    region.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_are_not_lost_because_compute_stood_still() {
+    let region = two_zones();
+    let door = region.door("000000000303");
+    let id = running_in(&door, "a").await;
+    region.freeze("compute");
+    // Nothing tells of time that a process does not have.
+    tokio::time::sleep(2 * Duration::from_millis(LEASE_MS.into())).await;
+    region.thaw("compute");
+    until_state(&door, &id, InstanceState::Running).await;
+    running_in(&door, "b").await;
+    assert_eq!(region.logged("compute", &["not heard of"]), 0);
+    assert!(nodes(&region).await.iter().all(|node| node.state() == NodeState::Up));
     region.finish();
 }

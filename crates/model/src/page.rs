@@ -64,6 +64,17 @@ impl PageRequest {
         };
         (items, token)
     }
+
+    /// This page of what is in no order, or there twice: in the order of the keys, each once, and only what is behind the page
+    /// before; with the token of the next page.
+    pub fn select<T>(&self, items: impl IntoIterator<Item = T>, key: impl Fn(&T) -> String) -> (Vec<T>, String) {
+        let keyed = items.into_iter().map(|item| (key(&item), item));
+        let mut rest: Vec<(String, T)> = keyed.filter(|(key, _)| self.after.as_ref().is_none_or(|after| key > after)).collect();
+        rest.sort_by(|(one, _), (other, _)| one.cmp(other));
+        rest.dedup_by(|(one, _), (other, _)| one == other);
+        let (rows, token) = self.cut(rest, |(key, _)| key.clone());
+        (rows.into_iter().map(|(_, item)| item).collect(), token)
+    }
 }
 
 fn read_token(token: &str, question: u32) -> Result<String, Refusal> {

@@ -83,6 +83,21 @@ impl Refusal {
         Self::new(RefusalKind::NotFound, I::NOT_FOUND, format!("the {} {id} does not exist", I::KIND))
     }
 
+    /// One refusal of both: what is malformed before what only does not fit, and everything that is wrong with either.
+    pub fn and(self, other: Self) -> Self {
+        let malformed = |refusal: &Self| refusal.kind == RefusalKind::Invalid;
+        let (first, second) = if malformed(&other) && !malformed(&self) { (other, self) } else { (self, other) };
+        let message = format!("{}; {}", first.message, second.message);
+        let violations = first.violations.into_iter().chain(second.violations).collect();
+        Self { message, violations, ..first }
+    }
+
+    /// The same, saying of which field.
+    pub fn of_field(self, field: impl Into<String>) -> Self {
+        let violation = Violation { field: field.into(), description: self.message.clone() };
+        Self { violations: vec![violation], ..self }
+    }
+
     /// A refusal because of the resource's state.
     pub fn wrong_state(reason: &'static str, message: impl Into<String>) -> Self {
         Self::new(RefusalKind::WrongState, reason, message)

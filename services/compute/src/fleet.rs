@@ -116,6 +116,14 @@ impl Fleet {
         }
     }
 
+    /// Nobody could be heard for this time, by this process's own fault: no node's silence counts it.
+    pub fn excuse(&self, deaf: Duration) {
+        for member in self.members().values_mut() {
+            // No later than now: a heartbeat may have been read first.
+            member.heard = monotonic().min(member.heard + deaf);
+        }
+    }
+
     /// For how long a node was not heard of; none if it is not known.
     pub fn silence(&self, node: NodeId) -> Option<Duration> {
         self.members().get(&node).map(|member| monotonic().saturating_duration_since(member.heard))

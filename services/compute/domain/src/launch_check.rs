@@ -82,7 +82,7 @@ pub struct LaunchPlan {
 
 /// Checks what a caller wants against what exists.
 ///
-/// Errors, all at once with the code of the first: `InvalidAMIID.NotFound`, `InvalidAMIID.Unavailable`,
+/// Errors, all at once with the code of the first, what is malformed before what only does not exist or fit: `InvalidAMIID.NotFound`, `InvalidAMIID.Unavailable`,
 /// `OptInRequired`, `InvalidParameterValue` (type; architecture of type and image; cores and threads),
 /// `InvalidKeyPair.NotFound`, those of the block device mappings, `AttachmentLimitExceeded`,
 /// `InvalidParameterCombination` (credits for a type without), `InstanceLimitExceeded`.
@@ -91,7 +91,7 @@ pub fn check(wanted: Wanted, found: Lookups) -> Result<LaunchPlan, Refusal> {
     check_image(&wanted, found.image.as_ref(), &mut refusals);
     check_kind(&wanted, found.kind.as_ref(), found.image.as_ref(), &mut refusals);
     if let (Some(name), false) = (&wanted.key_name, found.key_exists) {
-        refusals.push(Refusal::new(RefusalKind::NotFound, "InvalidKeyPair.NotFound", format!("the key pair '{name}' does not exist")));
+        refusals.push(no_key(name));
     }
     if let Some(limit) = found.instance_limit
         && found.instances + wanted.min_count > limit
@@ -135,8 +135,7 @@ fn plan(
 
 fn check_image(wanted: &Wanted, image: Option<&ImageFacts>, refusals: &mut Vec<Refusal>) {
     let Some(image) = image else {
-        let words = format!("the image id '[{}]' does not exist", wanted.image);
-        refusals.push(Refusal::new(RefusalKind::NotFound, "InvalidAMIID.NotFound", words));
+        refusals.push(no_image(wanted.image));
         return;
     };
     if !image.available {
@@ -187,17 +186,21 @@ fn check_kind(wanted: &Wanted, facts: Option<&KindFacts>, image: Option<&ImageFa
     }
 }
 
-/// All refusals as one: kind and code of the first, everyone's words and violations.
+/// No image with this id that the caller may launch.
+pub fn no_image(id: ImageId) -> Refusal {
+    Refusal::new(RefusalKind::NotFound, "InvalidAMIID.NotFound", format!("the image id '[{id}]' does not exist")).of_field("spec.image_id")
+}
+
+/// No key pair with this name.
+pub fn no_key(name: &str) -> Refusal {
+    Refusal::new(RefusalKind::NotFound, "InvalidKeyPair.NotFound", format!("the key pair '{name}' does not exist"))
+        .of_field("spec.key_name")
+}
+
+/// All refusals as one: everyone's words and violations.
 fn joined(refusals: Vec<Refusal>) -> Refusal {
-    let mut refusals = refusals.into_iter();
     // It is only called with at least one; were there none, refusing is the safe side.
-    let Some(mut first) = refusals.next() else { return Refusal::invalid("spec", "the launch cannot happen") };
-    for other in refusals {
-        first.message.push_str("; ");
-        first.message.push_str(&other.message);
-        first.violations.extend(other.violations);
-    }
-    first
+    refusals.into_iter().reduce(Refusal::and).unwrap_or_else(|| Refusal::invalid("spec", "the launch cannot happen"))
 }
 
 /// The ids of one new instance and of what comes with it: made before any peer is called, so that

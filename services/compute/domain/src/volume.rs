@@ -19,7 +19,6 @@ use std::time::Duration;
 use gureum_model::{
     Refusal, RefusalKind, Scope, Tags, Timestamp,
     id::{InstanceId, SnapshotId, VolumeId},
-    refusal::Violation,
 };
 use serde::{Deserialize, Serialize};
 
@@ -337,17 +336,6 @@ impl From<VolumeError> for Refusal {
 /// One refusal of what is invalid and of what does not exist or is in a wrong state: the second keeps its own
 /// code and kind only where nothing is invalid.
 pub(crate) fn with_missing(invalid: Result<(), Refusal>, missing: Vec<(String, Refusal)>) -> Result<(), Refusal> {
-    let mut refusal = invalid.err();
-    for (field, other) in missing {
-        let violation = Violation { field, description: other.message.clone() };
-        match &mut refusal {
-            Some(refusal) => {
-                refusal.message.push_str("; ");
-                refusal.message.push_str(&other.message);
-                refusal.violations.push(violation);
-            }
-            None => refusal = Some(Refusal { violations: vec![violation], ..other }),
-        }
-    }
-    refusal.map_or(Ok(()), Err)
+    let missing = missing.into_iter().map(|(field, refusal)| refusal.of_field(field));
+    invalid.err().into_iter().chain(missing).reduce(Refusal::and).map_or(Ok(()), Err)
 }

@@ -28,11 +28,8 @@ pub async fn describe_images(core: &Arc<Core>, request: proto::DescribeImagesReq
     query.check_ids(&scope, find).map_err(Refusal::from)?;
     let page = PageRequest::new(request.page_size, &request.page_token, &("images", &scope, &filters, &query))?;
     let admitted = |image: &&Image| query.admits(image, &scope, now) && filters.pass(image.seen_by(scope.account).as_ref());
-    let mut images: Vec<&Image> = visible(&state, &scope, &ships).into_iter().filter(admitted).collect();
-    images.sort_by_key(|image| image.id);
-    images.dedup_by_key(|image| image.id);
-    let rest = images.into_iter().filter(|image| page.after.as_ref().is_none_or(|after| image.id.to_string() > *after));
-    let (images, next_page_token) = page.cut(rest.take(page.size + 1).collect(), |image: &&Image| image.id.to_string());
+    let admitted = visible(&state, &scope, &ships).into_iter().filter(admitted);
+    let (images, next_page_token) = page.select(admitted, |image| image.id.to_string());
     Ok(proto::DescribeImagesResponse {
         images: images.into_iter().map(|image| shown(image.seen_by(scope.account).as_ref())).collect(),
         next_page_token,

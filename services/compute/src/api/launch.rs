@@ -17,13 +17,13 @@ use gureum_compute_domain::{
     instance::{Instance, InstanceError, StateName},
     instance_type,
     launch::{self, Wanted},
-    launch_check::{LaunchFacts, LaunchPlan, Lookups, NewIds, check},
+    launch_check::{LaunchFacts, LaunchPlan, Lookups, NewIds, check, no_image, no_key},
     launch_intent::{Launch, LaunchState, finish},
     launch_spec::LaunchSpec,
     launch_template::VersionRef,
     volume,
 };
-use gureum_model::{Refusal, RefusalKind, Scope, id::ReservationId};
+use gureum_model::{Refusal, RefusalKind, Scope, id::ReservationId, refusal::Violation};
 use gureum_proto::{Mutation, compute::v1 as proto};
 use gureum_service::{
     Answer, Error, context,
@@ -32,6 +32,8 @@ use gureum_service::{
 };
 use gureum_store::{Listed, State, TokenKey, token::fingerprint};
 use prost::Message;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
 use tracing::Instrument;
 
 use super::templates::{Named, find_template, find_version};
@@ -100,7 +102,10 @@ struct Prepared {
 async fn prepare(core: &Core, scope: &Scope, request: &proto::RunInstancesRequest) -> Result<Prepared, Error> {
     let state = core.read();
     let spec = spec(&state, scope, request)?;
-    let wanted = launch::parse(&spec, request.min_count, request.max_count, &scope.region)?;
+    let wanted = match launch::parse(&spec, request.min_count, request.max_count, &scope.region) {
+        Ok(wanted) => wanted,
+        Err(refusal) => return Err(absent(core, &state, scope, &spec).await.into_iter().fold(refusal, Refusal::and).into()),
+    };
     let zone = instance_type::find(&wanted.instance_type).and_then(|kind| core.places.lock().best_zone(kind.kind().capacity));
     let (key, network) = tokio::join!(
         async {
@@ -113,9 +118,39 @@ async fn prepare(core: &Core, scope: &Scope, request: &proto::RunInstancesReques
     );
     let public_key = key?;
     let (lookups, volumes, image_source) = look_up(core, &state, scope, &wanted, &spec, public_key.is_some());
-    // What is wrong with the request itself is told before what network says of it.
-    let plan = check(wanted, lookups)?;
-    Ok(Prepared { plan, network: network?, volumes, public_key: public_key.unwrap_or_default(), image_source })
+    match (check(wanted, lookups), network) {
+        (Ok(plan), Ok(network)) => Ok(Prepared { plan, network, volumes, public_key: public_key.unwrap_or_default(), image_source }),
+        (Ok(_), Err(error)) => Err(error),
+        // What is wrong with the request itself is told before what network says of it.
+        (Err(refusal), Err(Error::Peer { status, .. })) => Err(beside(refusal, &status).into()),
+        (Err(refusal), _) => Err(refusal.into()),
+    }
+}
+
+/// What a launch that cannot be read names and what does not exist, so that its caller learns of all at once.
+async fn absent(core: &Core, tables: &Schema, scope: &Scope, spec: &LaunchSpec) -> Vec<Refusal> {
+    let image = spec.image_id.as_deref().and_then(|text| text.parse().ok());
+    let image = image.filter(|id| catalog::image(tables, scope, *id).is_none()).map(no_image);
+    let key = match spec.key_name.as_deref().filter(|name| !name.is_empty()) {
+        // If security is away, the launch is refused for what is known to be wrong.
+        Some(name) => matches!(core.security.public_key(name).await, Ok(None)).then(|| no_key(name)),
+        None => None,
+    };
+    image.into_iter().chain(key).collect()
+}
+
+/// A refusal with what a peer refused of the same request. One that is only away has nothing to say of it.
+fn beside(refusal: Refusal, status: &Status) -> Refusal {
+    if !matches!(status.code(), Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition | Code::ResourceExhausted) {
+        return refusal;
+    }
+    let violations = status.get_details_bad_request().map(|request| request.field_violations).unwrap_or_default();
+    let violations = violations.into_iter().map(|it| Violation { field: it.field, description: it.description });
+    Refusal {
+        message: format!("{}; {}", refusal.message, status.message()),
+        violations: refusal.violations.into_iter().chain(violations).collect(),
+        ..refusal
+    }
 }
 
 /// The request's words over its template's.

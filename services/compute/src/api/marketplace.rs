@@ -57,11 +57,8 @@ pub async fn describe_marketplace_listings(
         };
         codes.iter().map(named).collect::<Result<_, _>>()?
     };
-    let mut found: Vec<&Listing> = candidates.into_iter().filter(|it| filters.pass(*it)).collect();
-    found.sort_by_key(|it| &it.product_code);
-    found.dedup_by_key(|it| &it.product_code);
-    let rest = found.into_iter().filter(|it| page.after.as_deref().is_none_or(|after| it.product_code.as_str() > after));
-    let (found, next_page_token) = page.cut(rest.take(page.size + 1).collect(), |it: &&Listing| it.product_code.to_string());
+    let passing = candidates.into_iter().filter(|it| filters.pass(*it));
+    let (found, next_page_token) = page.select(passing, |it| it.product_code.to_string());
     let listings = found.into_iter().map(|it| shown(it, accepted(&state, &scope, it))).collect();
     Ok(proto::DescribeMarketplaceListingsResponse { listings, next_page_token })
 }

@@ -22,7 +22,7 @@ mod watch;
 
 use std::sync::Arc;
 
-use gureum_model::{Refusal, RefusalKind};
+use gureum_model::Refusal;
 use gureum_proto::compute::v1 as proto;
 use gureum_proto::compute::v1::{compute_peer_service_server::ComputePeerService, compute_service_server::ComputeService};
 use gureum_service::watch::WatchStream;
@@ -114,12 +114,6 @@ fn both<A, B>(one: Result<A, Refusal>, other: Result<B, Refusal>) -> Result<(A, 
     match (one, other) {
         (Ok(one), Ok(other)) => Ok((one, other)),
         (Err(refusal), Ok(_)) | (Ok(_), Err(refusal)) => Err(refusal),
-        (Err(one), Err(other)) => {
-            let (first, second) =
-                if one.kind != RefusalKind::Invalid && other.kind == RefusalKind::Invalid { (other, one) } else { (one, other) };
-            let message = format!("{}; {}", first.message, second.message);
-            let violations = first.violations.into_iter().chain(second.violations).collect();
-            Err(Refusal { message, violations, ..first })
-        }
+        (Err(one), Err(other)) => Err(one.and(other)),
     }
 }

@@ -45,11 +45,7 @@ pub async fn describe_snapshots(
         let seen = it.seen_by(scope.account);
         query.admits(it, &scope) && filters.pass(&SnapshotAt { snapshot: seen.as_ref(), now })
     };
-    let mut found: Vec<&Snapshot> = candidates.into_iter().filter(admitted).collect();
-    found.sort_by_key(|it| it.id);
-    found.dedup_by_key(|it| it.id);
-    let rest = found.into_iter().filter(|it| page.after.as_ref().is_none_or(|after| it.id.to_string() > *after));
-    let (found, next_page_token) = page.cut(rest.take(page.size + 1).collect(), |it: &&Snapshot| it.id.to_string());
+    let (found, next_page_token) = page.select(candidates.into_iter().filter(admitted), |it| it.id.to_string());
     let snapshots = found.into_iter().map(|it| shown(it.seen_by(scope.account).as_ref(), now)).collect();
     Ok(proto::DescribeSnapshotsResponse { snapshots, next_page_token })
 }

@@ -23,11 +23,7 @@ pub async fn describe_instance_types(
     } else {
         instance_type::find_all(&request.instance_types).map_err(Refusal::from)?
     };
-    let mut passing: Vec<_> = known.into_iter().filter(|one| filters.pass(*one)).collect();
-    passing.sort_by_key(|one| one.name);
-    passing.dedup_by_key(|one| one.name);
-    let rest = passing.into_iter().filter(|one| page.after.as_ref().is_none_or(|after| one.name > after.as_str()));
-    let (types, next_page_token) = page.cut(rest.take(page.size + 1).collect(), |one: &&InstanceType| one.name.to_owned());
+    let (types, next_page_token) = page.select(known.into_iter().filter(|one| filters.pass(*one)), |one| one.name.to_owned());
     Ok(proto::DescribeInstanceTypesResponse { instance_types: types.into_iter().map(shown).collect(), next_page_token })
 }
 
@@ -46,10 +42,7 @@ pub async fn describe_instance_type_offerings(
     let filters = Filters::for_kind::<Offering>(wire::filters(request.filters))?;
     let page = PageRequest::new(request.page_size, &request.page_token, &("offerings", &region, &filters, kind as i32))?;
     let place = |one: &Offering| format!("{}\0{}", one.instance_type, one.location);
-    let mut passing: Vec<Offering> = instance_type::offerings(&locations).filter(|one| filters.pass(one)).collect();
-    passing.sort_by_cached_key(place);
-    let rest = passing.into_iter().filter(|one| page.after.as_ref().is_none_or(|after| place(one) > *after));
-    let (rows, next_page_token) = page.cut(rest.take(page.size + 1).collect(), place);
+    let (rows, next_page_token) = page.select(instance_type::offerings(&locations).filter(|one| filters.pass(one)), place);
     let shown = |one: Offering| proto::InstanceTypeOffering {
         instance_type: one.instance_type.to_owned(),
         location_type: shown_kind.into(),

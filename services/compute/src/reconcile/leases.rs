@@ -4,16 +4,24 @@ use std::sync::Arc;
 
 use gureum_compute_domain::node::{HEARTBEATS_PER_LEASE, Node, judge};
 use gureum_model::id::NodeId;
+use gureum_service::clock::monotonic;
 
 use crate::{core::Core, store::put_node};
 
 /// Judges all nodes again and again until it is dropped.
 pub async fn run(core: Arc<Core>) {
-    let lease = core.settings.node_lease();
-    let mut ticks = tokio::time::interval(lease / HEARTBEATS_PER_LEASE);
+    let period = core.settings.node_lease() / HEARTBEATS_PER_LEASE;
+    let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut last = monotonic();
     loop {
         ticks.tick().await;
+        let since = monotonic().saturating_duration_since(last);
+        last = monotonic();
+        if since > 2 * period {
+            // This process stood still, and heard nothing because of that.
+            core.fleet.excuse(since);
+        }
         judge_all(&core).await;
     }
 }

@@ -8,6 +8,7 @@ use gureum_proto::{
     security::v1::CreateKeyPairRequest,
 };
 use tonic::Code;
+use tonic_types::StatusExt;
 
 use crate::region::{Options, Region, reason, run, spec};
 
@@ -73,6 +74,21 @@ async fn what_cannot_be_is_refused_before_anything_is_written() {
         let refused = compute.run_instances(request).await.unwrap_err();
         assert_eq!(reason(&refused), expected, "{refused}");
     }
+    // What is malformed, and what does not exist here and at the peers, in one answer.
+    let several = proto::LaunchSpec {
+        instance_type: Some("t9.huge".to_owned()),
+        image_id: Some("ami-00000000000000001".to_owned()),
+        key_name: Some("nobody".to_owned()),
+        ..spec()
+    };
+    let refused = compute.run_instances(bad(several)).await.unwrap_err();
+    let fields = refused.get_details_bad_request().unwrap().field_violations.into_iter().map(|it| it.field).collect::<Vec<_>>();
+    assert_eq!(fields, ["spec.instance_type", "spec.image_id", "spec.key_name"], "{refused}");
+    let elsewhere =
+        proto::LaunchSpec { key_name: Some("nobody".to_owned()), subnet_id: Some("subnet-00000000000000001".to_owned()), ..spec() };
+    let refused = compute.run_instances(bad(elsewhere)).await.unwrap_err();
+    assert_eq!(reason(&refused), "InvalidKeyPair.NotFound");
+    assert!(["'nobody'", "subnet-00000000000000001"].iter().all(|name| refused.message().contains(name)), "{refused}");
     let long = proto::LaunchSpec { user_data: Some(vec![0; 16 * 1024 + 1]), ..spec() };
     assert_eq!(compute.run_instances(bad(long)).await.unwrap_err().code(), Code::InvalidArgument);
     assert_eq!((region.instances().await.len(), region.interfaces().await, region.promised().await), (0, 0, 0));

@@ -49,9 +49,7 @@ pub fn describe(state: &State<Schema>, scope: &Scope, request: proto::DescribeTa
     state.route_tables.scan(&prefix, None).for_each(|row| add(TaggedId::RouteTable(row.id), &row.tags));
     state.interfaces.scan(&prefix, None).for_each(|row| add(TaggedId::Interface(row.id), &row.tags));
     state.addresses.scan(&prefix, None).for_each(|row| add(TaggedId::Address(row.id), &row.tags));
-    rows.sort_by_cached_key(place);
-    let rest = rows.into_iter().filter(|row| page.after.as_ref().is_none_or(|after| place(row) > *after));
-    let (tags, next_page_token) = page.cut(rest.take(page.size + 1).collect(), place);
+    let (tags, next_page_token) = page.select(rows, place);
     Ok(proto::DescribeTagsResponse { tags, next_page_token })
 }
 

@@ -81,9 +81,7 @@ pub fn describe(state: &State<Schema>, scope: &Scope, request: proto::DescribeTa
     for row in state.prefix_lists.scan(&prefix, None) {
         rows.extend(row.record.0.tag_rows().filter(|row| filters.pass(row)).map(|row| shown(&row)));
     }
-    rows.sort_by_cached_key(place);
-    let rest = rows.into_iter().filter(|row| page.after.as_ref().is_none_or(|after| place(row) > *after));
-    let (tags, next_page_token) = page.cut(rest.take(page.size + 1).collect(), place);
+    let (tags, next_page_token) = page.select(rows, place);
     Ok(proto::DescribeTagsResponse { tags, next_page_token })
 }
 

@@ -31,7 +31,7 @@ pub fn to_json<T: Show>(item: &T) -> Result<Json, Failure> {
     let value = dynamic(item)?
         .serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new())
         .map_err(|error| Failure::Broken(format!("{}: {error}", T::NAME)))?;
-    Ok(whole_numbers(value))
+    Ok(T::json(whole_numbers(value)))
 }
 
 /// Numbers of an event's data are all floating; whole ones are written without a point, as everywhere else.

@@ -2,8 +2,8 @@
 
 use gureum_proto::{
     common::v1::Filter,
-    compute::v1::{DescribeImagesRequest, DescribeInstancesRequest, Image, Instance},
-    security::v1::{DescribeSecurityGroupsRequest, SecurityGroup},
+    compute::v1::{DescribeImagesRequest, DescribeInstancesRequest, DescribeVolumesRequest, Image, Instance, Volume},
+    security::v1::{DescribeManagedPrefixListsRequest, DescribeSecurityGroupsRequest, ManagedPrefixList, SecurityGroup},
 };
 
 use crate::{client::Client, failure::Failure, pages, parse};
@@ -72,6 +72,28 @@ pub async fn group(client: &Client, text: &str) -> Result<String, Failure> {
     let found: Vec<SecurityGroup> = pages!(client.security().describe_security_groups(request).security_groups, None)?;
     let missing = || Failure::NotFound { reason: "InvalidGroup.NotFound", message: format!("no security group is named \"{text}\"") };
     only(found.into_iter().map(|group| group.group_id).collect(), missing, text, "security groups")
+}
+
+/// One volume by id or by a `Name` that it alone has.
+pub async fn volume(client: &Client, text: &str) -> Result<String, Failure> {
+    if is_id(text, "vol-") {
+        return Ok(text.to_owned());
+    }
+    let request = DescribeVolumesRequest { filters: vec![parse::exact("tag:Name", text)], ..Default::default() };
+    let found: Vec<Volume> = pages!(client.compute().describe_volumes(request).volumes, None)?;
+    let missing = || Failure::NotFound { reason: "InvalidVolume.NotFound", message: format!("no volume is named \"{text}\"") };
+    only(found.into_iter().map(|volume| volume.volume_id).collect(), missing, text, "volumes")
+}
+
+/// One prefix list by id or by a name that it alone has.
+pub async fn prefix_list(client: &Client, text: &str) -> Result<String, Failure> {
+    if is_id(text, "pl-") {
+        return Ok(text.to_owned());
+    }
+    let request = DescribeManagedPrefixListsRequest { filters: vec![parse::exact("prefix-list-name", text)], ..Default::default() };
+    let found: Vec<ManagedPrefixList> = pages!(client.security().describe_managed_prefix_lists(request).prefix_lists, None)?;
+    let missing = || Failure::NotFound { reason: "InvalidPrefixListID.NotFound", message: format!("no prefix list is named \"{text}\"") };
+    only(found.into_iter().map(|list| list.prefix_list_id).collect(), missing, text, "prefix lists")
 }
 
 /// An image by id, or the newest that can be launched and whose name matches; `*` and `?` stand for any letters.

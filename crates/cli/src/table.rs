@@ -2,6 +2,7 @@
 
 use comfy_table::{Attribute, Cell as Painted, Color, ColumnConstraint, Width, presets};
 use gureum_proto::common::v1::Tag;
+use serde_json::Value as Json;
 
 use crate::time::{self, Timestamp};
 
@@ -17,6 +18,10 @@ pub trait Show: prost::Message {
     const TELLS_TIME: bool = false;
     /// What `-o id` prints.
     fn id(&self) -> &str;
+    /// As `-o json` prints it: by default as protobuf has it.
+    fn json(json: Json) -> Json {
+        json
+    }
     /// A cell for each column.
     fn row(&self, now: Option<Timestamp>) -> Vec<Cell>;
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use gureum_proto::gateway::v1::{CloudEvent, EventFilter, SubscribeRequest, SubscribeResponse, subscribe_response::Message};
 use prost_types::value::Kind;
+use serde_json::Value as Json;
 use tonic::{Code, Status, Streaming};
 
 use crate::{
@@ -146,6 +147,18 @@ impl Show for CloudEvent {
         &self.id
     }
 
+    /// CloudEvents' own JSON, as webhooks get it: its names are in lower case, without separators.
+    fn json(json: Json) -> Json {
+        let Json::Object(fields) = json else { return json };
+        let mut event: serde_json::Map<String, Json> = fields.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
+        // Protobuf writes numbers of 64 bits as text.
+        if let Some(place) = event.get("place").and_then(Json::as_str).and_then(|text| text.parse::<u64>().ok()) {
+            event.insert("place".to_owned(), place.into());
+        }
+        event.insert("datacontenttype".to_owned(), "application/json".into());
+        Json::Object(event)
+    }
+
     fn row(&self, _now: Option<Timestamp>) -> Vec<Cell> {
         let kind = self.r#type.strip_prefix("gureum.").unwrap_or(&self.r#type);
         let state = if self.deleted { "deleted".to_owned() } else { state(self) };
@@ -181,5 +194,14 @@ PLACE   TIME                       TYPE                                 SUBJECT 
 8       2026-01-01T00:00:00.000Z   compute.v1.InstanceStateChanged      i-00000000000000001          deleted
 ";
         assert_eq!(Table::new::<CloudEvent>(false).render(&[event, gone], None), expected);
+    }
+
+    #[test]
+    fn events_in_json_are_cloud_events() {
+        let event = CloudEvent { place: 7, spec_version: "1.0".into(), account_id: "000000000001".into(), ..Default::default() };
+        let expected = serde_json::json!({
+            "place": 7, "specversion": "1.0", "accountid": "000000000001", "datacontenttype": "application/json",
+        });
+        assert_eq!(crate::message::to_json(&event).ok(), Some(expected));
     }
 }

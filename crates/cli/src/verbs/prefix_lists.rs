@@ -15,7 +15,7 @@ use crate::{
     failure::Failure,
     list::ListArgs,
     output::Output,
-    pages, parse,
+    pages, parse, resolve,
     table::{Cell, Show, name_of, word},
     time::Timestamp,
 };
@@ -50,7 +50,7 @@ enum Verb {
         after_help = "Examples:\n  gureum prefix-lists entries pl-00000000000000001\n  gureum prefix-lists entries pl-00000000000000001 --at 1"
     )]
     Entries {
-        /// Prefix list
+        /// Prefix list, by id or name
         list: String,
         /// An earlier version
         #[arg(long = "at", value_name = "VERSION")]
@@ -59,7 +59,7 @@ enum Verb {
     /// Add entries, which makes a new version
     #[command(after_help = "Examples:\n  gureum prefix-lists add pl-00000000000000001 192.0.2.0/24=lab --at 1")]
     Add {
-        /// Prefix list
+        /// Prefix list, by id or name
         list: String,
         /// Networks, each with a description if it has one
         #[arg(value_name = "CIDR[=DESCRIPTION]", value_parser = entry, required = true)]
@@ -71,7 +71,7 @@ enum Verb {
     /// Remove entries, which makes a new version
     #[command(after_help = "Examples:\n  gureum prefix-lists remove pl-00000000000000001 192.0.2.0/24")]
     Remove {
-        /// Prefix list
+        /// Prefix list, by id or name
         list: String,
         /// Networks
         #[arg(value_name = "CIDR", required = true)]
@@ -85,7 +85,7 @@ enum Verb {
         after_help = "Examples:\n  gureum prefix-lists set pl-00000000000000001 --max 20\n  gureum prefix-lists set pl-00000000000000001 --name sites"
     )]
     Set {
-        /// Prefix list
+        /// Prefix list, by id or name
         list: String,
         /// Another name
         #[arg(long, required_unless_present = "max")]
@@ -97,7 +97,7 @@ enum Verb {
     /// Delete prefix lists that no rule names
     #[command(visible_alias = "rm", after_help = "Examples:\n  gureum prefix-lists delete pl-00000000000000001")]
     Delete {
-        /// Prefix lists
+        /// Prefix lists, by id or name
         #[arg(value_name = "LIST", required = true)]
         lists: Vec<String>,
     },
@@ -150,7 +150,8 @@ pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failur
             shown(call!(client.security().create_managed_prefix_list(request))?.prefix_list, client, out).await
         }
         Verb::Entries { list, version } => {
-            let request = GetManagedPrefixListEntriesRequest { prefix_list_id: list, target_version: version, ..Default::default() };
+            let prefix_list_id = resolve::prefix_list(client, &list).await?;
+            let request = GetManagedPrefixListEntriesRequest { prefix_list_id, target_version: version, ..Default::default() };
             let entries: Vec<PrefixListEntry> = pages!(client.security().get_managed_prefix_list_entries(request).entries, None)?;
             out.list(client, &entries).await
         }
@@ -168,7 +169,8 @@ pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failur
             modify(list, change, client, out).await
         }
         Verb::Delete { lists } => {
-            for id in lists {
+            for list in lists {
+                let id = resolve::prefix_list(client, &list).await?;
                 let request = DeleteManagedPrefixListRequest { prefix_list_id: id.clone(), ..Default::default() };
                 call!(client.security().delete_managed_prefix_list(request))?;
                 out.done(&id, "deleted")?;
@@ -179,7 +181,7 @@ pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failur
 }
 
 async fn modify(list: String, change: ModifyManagedPrefixListRequest, client: &Client, out: &Output) -> Result<(), Failure> {
-    let request = ModifyManagedPrefixListRequest { prefix_list_id: list, ..change };
+    let request = ModifyManagedPrefixListRequest { prefix_list_id: resolve::prefix_list(client, &list).await?, ..change };
     shown(call!(client.security().modify_managed_prefix_list(request))?.prefix_list, client, out).await
 }
 

@@ -112,8 +112,8 @@ struct RuleArgs {
     /// From the instances of this group, by id or name; may be given again
     #[arg(long = "from-group", visible_alias = "to-group", value_name = "GROUP")]
     groups: Vec<String>,
-    /// From a prefix list; may be given again
-    #[arg(long = "from-prefix-list", visible_alias = "to-prefix-list", value_name = "ID")]
+    /// From a prefix list, by id or name; may be given again
+    #[arg(long = "from-prefix-list", visible_alias = "to-prefix-list", value_name = "LIST")]
     prefix_lists: Vec<String>,
     /// Traffic that leaves, in place of traffic that comes in
     #[arg(long)]
@@ -187,7 +187,9 @@ async fn permissions(args: &RuleArgs, client: &Client) -> Result<(String, Vec<Ip
     for group in &args.groups {
         others.push(OtherSide::Group(resolve::group(client, group).await?));
     }
-    others.extend(args.prefix_lists.iter().cloned().map(OtherSide::PrefixList));
+    for list in &args.prefix_lists {
+        others.push(OtherSide::PrefixList(resolve::prefix_list(client, list).await?));
+    }
     if others.is_empty() {
         return Err(Failure::usage("who is at the other side? --from CIDR, --from any or --from-group GROUP"));
     }

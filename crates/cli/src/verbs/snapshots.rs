@@ -14,7 +14,7 @@ use crate::{
     failure::Failure,
     list::ListArgs,
     output::Output,
-    pages, parse,
+    pages, parse, resolve,
     table::{Cell, Show, word},
     time::Timestamp,
     wait::{self, WaitArgs},
@@ -67,7 +67,7 @@ struct LsArgs {
 
 #[derive(Debug, ClapArgs)]
 struct CreateArgs {
-    /// Volume
+    /// Volume, by id or name
     volume: String,
     /// What it is
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
@@ -122,7 +122,8 @@ pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failur
 }
 
 async fn create(args: CreateArgs, client: &Client, out: &Output) -> Result<(), Failure> {
-    let request = CreateSnapshotRequest { volume_id: args.volume, description: args.description, tags: args.tags, ..Default::default() };
+    let volume_id = resolve::volume(client, &args.volume).await?;
+    let request = CreateSnapshotRequest { volume_id, description: args.description, tags: args.tags, ..Default::default() };
     let Some(snapshot) = call!(client.compute().create_snapshot(request))?.snapshot else { return Ok(()) };
     if !args.wait.wait {
         return out.one(client, &snapshot).await;

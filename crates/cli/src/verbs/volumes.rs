@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   gureum volumes create --zone us-east-1a --size 100 --type gp3 --name data
-  gureum volumes attach vol-00000000000000001 web /dev/sdf
+  gureum volumes attach data web /dev/sdf
   gureum volumes ls --filter status=available
   gureum volumes detach vol-00000000000000001
   gureum volumes delete vol-00000000000000001")]
@@ -49,7 +49,7 @@ enum Verb {
     /// Attach a volume to an instance of its zone
     #[command(after_help = "Examples:\n  gureum volumes attach vol-00000000000000001 web /dev/sdf")]
     Attach {
-        /// Volume
+        /// Volume, by id or name
         volume: String,
         /// Instance, by id or name
         instance: String,
@@ -59,7 +59,7 @@ enum Verb {
     /// Detach a volume
     #[command(after_help = "Examples:\n  gureum volumes detach vol-00000000000000001")]
     Detach {
-        /// Volume
+        /// Volume, by id or name
         volume: String,
         /// From this instance, by id or name; needed only where several have it
         #[arg(long)]
@@ -71,7 +71,7 @@ enum Verb {
     /// Delete volumes
     #[command(visible_alias = "rm", after_help = "Examples:\n  gureum volumes delete vol-00000000000000001")]
     Delete {
-        /// Volumes
+        /// Volumes, by id or name
         #[arg(value_name = "VOLUME", required = true)]
         volumes: Vec<String>,
     },
@@ -132,7 +132,8 @@ pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failur
         Verb::Create(args) => create(args, client, out).await,
         Verb::Attach { volume, instance, device } => {
             let instance_id = resolve::instance(client, &instance).await?;
-            let request = AttachVolumeRequest { volume_id: volume, instance_id, device, ..Default::default() };
+            let volume_id = resolve::volume(client, &volume).await?;
+            let request = AttachVolumeRequest { volume_id, instance_id, device, ..Default::default() };
             attachment(call!(client.compute().attach_volume(request))?.attachment, client, out).await
         }
         Verb::Detach { volume, instance, force } => {
@@ -140,11 +141,13 @@ pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failur
                 Some(instance) => resolve::instance(client, &instance).await?,
                 None => String::new(),
             };
-            let request = DetachVolumeRequest { volume_id: volume, instance_id, force, ..Default::default() };
+            let volume_id = resolve::volume(client, &volume).await?;
+            let request = DetachVolumeRequest { volume_id, instance_id, force, ..Default::default() };
             attachment(call!(client.compute().detach_volume(request))?.attachment, client, out).await
         }
         Verb::Delete { volumes } => {
-            for volume_id in volumes {
+            for volume in volumes {
+                let volume_id = resolve::volume(client, &volume).await?;
                 call!(client.compute().delete_volume(DeleteVolumeRequest { volume_id: volume_id.clone(), ..Default::default() }))?;
                 out.done(&volume_id, "deleted")?;
             }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gureum_store::{Record, Store};
+use gureum_store::{IndexSink, Record, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -34,8 +34,8 @@ impl Record for Note {
         self.key.clone()
     }
 
-    fn index(&self, add: &mut dyn FnMut(&'static str, String)) {
-        add("value", self.index.clone());
+    fn index(&self, add: IndexSink<'_>) {
+        add("value", &self.index);
     }
 }
 

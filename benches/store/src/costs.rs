@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gureum_store::{DurableEngine, Engine, MemoryEngine, Record, Store, Tables};
+use gureum_store::{DurableEngine, Engine, IndexSink, MemoryEngine, Record, Store, Tables};
 use serde::{Deserialize, Serialize};
 
 use crate::{Failure, open_patiently, options, percentile};
@@ -30,9 +30,9 @@ impl Record for Resource {
         format!("000000000000/us-east-1/{}", self.id)
     }
 
-    fn index(&self, add: &mut dyn FnMut(&'static str, String)) {
+    fn index(&self, add: IndexSink<'_>) {
         for (name, value) in INDEX_NAMES.iter().zip(&self.values) {
-            add(name, format!("000000000000/us-east-1/{value}"));
+            add(name, &format_args!("000000000000/us-east-1/{value}"));
         }
     }
 }

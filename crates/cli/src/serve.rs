@@ -62,7 +62,7 @@ pub async fn run(args: Args, _out: &Output) -> Result<(), Failure> {
     if args.with_parent {
         tokio::spawn(stop_with_parent(shutdown.clone()));
     }
-    run_member(member, shutdown, announce).await.map_err(|error| Failure::service(kind, &error))
+    run_member(member, shutdown, Box::new(announce)).await.map_err(|error| Failure::service(kind, &error))
 }
 
 fn load(args: &Args) -> Result<Member, Failure> {

@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 use crate::{Clock, Error, activity::Activity, wire};
 
 /// Serves one service's clock to the gateway.
+#[derive(Clone)]
 pub struct ClockApi {
     pub clock: Clock,
     pub activity: Activity,

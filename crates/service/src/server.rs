@@ -11,6 +11,7 @@ use std::{
 };
 
 use axum::routing::get;
+use futures::future::BoxFuture;
 use gureum_model::IdSource;
 use gureum_proto::clock::v1::clock_peer_service_server::ClockPeerServiceServer;
 use gureum_store::{DurableEngine, EngineError, MemoryEngine, Options, Store, Tables};
@@ -184,31 +185,63 @@ impl<T: Tables> Service<T> {
     /// Serves until told to stop, then lets calls under way end. An error if the store stops first.
     ///
     /// `ready` is told once the socket accepts.
-    pub async fn serve(mut self, routes: Routes, ready: impl FnOnce() + Send) -> Result<(), StartError> {
+    pub async fn serve(mut self, routes: Routes, ready: Ready) -> Result<(), StartError> {
         let calls = CallMetrics::new(&mut self.metrics);
-        let registry = Arc::new(std::mem::take(&mut self.metrics));
-        let router = self.router(routes, calls, registry).await?;
+        let store = self.store.clone();
+        let server = Serving {
+            name: self.name,
+            context: self.context_layer(calls),
+            clock: ClockApi { clock: self.clock, activity: self.activity, sequence: store.sequence() },
+            shutdown: self.shutdown,
+            tasks: self.tasks,
+            metrics: Arc::new(self.metrics),
+            listen: self.listen,
+            tls: self.tls,
+            drain_timeout: self.drain_timeout,
+        };
+        let stopped = Box::pin(async move { store.stopped().await });
+        server.run(routes, stopped, ready).await
+    }
+}
+
+/// What is told once a service accepts.
+pub type Ready = Box<dyn FnOnce() + Send>;
+
+/// A service as its server needs it, whatever its tables: so the server is compiled once, not once for each.
+struct Serving {
+    name: &'static str,
+    context: ContextLayer,
+    clock: ClockApi,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+    metrics: Arc<Registry>,
+    listen: Listen,
+    tls: Option<TlsConfig>,
+    drain_timeout: Duration,
+}
+
+impl Serving {
+    /// `stopped` ends when the store has stopped, with the reason.
+    async fn run(self, routes: Routes, stopped: BoxFuture<'static, Arc<str>>, ready: Ready) -> Result<(), StartError> {
+        let router = self.router(routes).await?;
         let draining = self.shutdown.clone();
         let stop = async move { draining.cancelled().await };
-        let served = match &self.listen {
+        let listen_error = |source| StartError::Listen { listen: self.listen.clone(), source };
+        let served: BoxFuture<'static, _> = match &self.listen {
             Listen::Unix(path) => {
-                let listener = bind_unix(path).map_err(|source| StartError::Listen { listen: self.listen.clone(), source })?;
-                ready();
-                futures::future::Either::Left(router.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop))
+                let incoming = UnixListenerStream::new(bind_unix(path).map_err(listen_error)?);
+                Box::pin(router.serve_with_incoming_shutdown(incoming, stop))
             }
             Listen::Tcp(address) => {
-                let listener =
-                    TcpListener::bind(address).await.map_err(|source| StartError::Listen { listen: self.listen.clone(), source })?;
-                ready();
-                futures::future::Either::Right(
-                    router.serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop),
-                )
+                let incoming = TcpIncoming::from(TcpListener::bind(address).await.map_err(listen_error)?).with_nodelay(Some(true));
+                Box::pin(router.serve_with_incoming_shutdown(incoming, stop))
             }
         };
+        ready();
         tracing::info!(service = self.name, listen = %self.listen, "serving");
         let outcome = tokio::select! {
             served = with_patience(served, &self.shutdown, self.drain_timeout) => served,
-            reason = self.store.stopped() => Err(StartError::StoreStopped(reason)),
+            reason = stopped => Err(StartError::StoreStopped(reason)),
         };
         self.shutdown.cancel();
         self.tasks.close();
@@ -217,7 +250,7 @@ impl<T: Tables> Service<T> {
         outcome
     }
 
-    async fn router(&self, routes: Routes, calls: CallMetrics, registry: Arc<Registry>) -> Result<LayeredRouter, StartError> {
+    async fn router(&self, routes: Routes) -> Result<LayeredRouter, StartError> {
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
         let shutdown = self.shutdown.clone();
@@ -231,11 +264,8 @@ impl<T: Tables> Service<T> {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()
             .map_err(StartError::Reflection)?;
-        let clock = ClockPeerServiceServer::new(ClockApi {
-            clock: self.clock.clone(),
-            activity: self.activity.clone(),
-            sequence: self.store.sequence(),
-        });
+        let clock = ClockPeerServiceServer::new(self.clock.clone());
+        let registry = self.metrics.clone();
         let page = get(move || async move { ([(http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], render(&registry)) });
         let routes =
             Routes::from(routes.add_service(health).add_service(reflection).add_service(clock).into_axum_router().route("/metrics", page));
@@ -246,7 +276,7 @@ impl<T: Tables> Service<T> {
         if let (Listen::Tcp(_), Some(tls)) = (&self.listen, &self.tls) {
             server = server.tls_config(server_tls(tls)?).map_err(StartError::Serve)?;
         }
-        Ok(server.layer(self.context_layer(calls)).add_routes(routes))
+        Ok(server.layer(self.context.clone()).add_routes(routes))
     }
 }
 

@@ -41,6 +41,6 @@ pub use list::{Listed, list};
 pub use outbox::{EventDraft, OutboxEvent};
 pub use schema::{Has, Tables};
 pub use store::{Options, State, Store, StoreError, WriteError};
-pub use table::{Record, Row, Table};
+pub use table::{IndexSink, Record, Row, Table};
 pub use token::{Recall, TokenKey};
 pub use transaction::Transaction;

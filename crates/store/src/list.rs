@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use gureum_model::{Filterable, Filters, PageRequest, Refusal, Scope};
 
-use crate::table::{Record, Row, Table};
+use crate::table::{IndexSink, Record, Row, Table};
 
 /// A record that users list.
 ///
@@ -25,15 +25,15 @@ pub trait Listed: Record + Filterable {
     }
 
     /// Index entries for the filters, tags included.
-    fn index_filters(&self, add: &mut dyn FnMut(&'static str, String)) {
+    fn index_filters(&self, add: IndexSink<'_>) {
         let scope = self.scope();
         for name in Self::INDEXED_FILTERS {
             for value in self.filter_values(name) {
-                add(name, format!("{scope}/{value}"));
+                add(name, &format_args!("{scope}/{value}"));
             }
         }
         for (key, value) in self.filter_tags().into_iter().flat_map(|tags| &tags.0) {
-            add(TAG_INDEX, format!("{scope}/{key}={value}"));
+            add(TAG_INDEX, &format_args!("{scope}/{key}={value}"));
         }
     }
 }

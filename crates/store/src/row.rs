@@ -7,7 +7,7 @@
 ///     /// Groups by scope and id.
 ///     pub struct GroupRow(SecurityGroup) = "security_group";
 ///     filters: ["group-name", "vpc-id"];
-///     also: |group, add| for id in group.references() { add("references", format!("{}/{id}", group.scope)) };
+///     also: |group, add| for id in group.references() { add("references", &format_args!("{}/{id}", group.scope)) };
 /// }
 /// ```
 ///
@@ -41,7 +41,7 @@ macro_rules! row {
                 <Self as $crate::Listed>::list_key(&self.0.scope, &self.0.id)
             }
 
-            fn index(&self, add: &mut dyn FnMut(&'static str, String)) {
+            fn index(&self, add: $crate::IndexSink<'_>) {
                 $crate::Listed::index_filters(self, add);
                 $({
                     let ($it, $add) = (&self.0, add);

@@ -299,41 +299,35 @@ impl<T: Tables, E: Engine> Writer<T, E> {
         }
     }
 
-    /// Runs one decision on a copy of the state, which is kept if the decision accepts. Answers the
+    /// Runs one decision on the state, which stays as it was unless the decision accepts. Answers the
     /// bytes that it adds to the group.
     fn decide(&mut self, queued: Queued<T>, group: &mut Group, answers: &mut Vec<Answer>) -> usize {
-        let mut next = self.state.clone();
-        next.revision += 1;
         // Clocks may be set back; what a user sees must not.
         self.last = self.last.max((self.now)());
         let Queued { job, panicked } = queued;
-        let now = self.last;
-        // The copy is dropped after a panic, so nothing half-done is ever seen.
-        let ran = catch_unwind(AssertUnwindSafe(|| {
-            let mut transaction = Transaction::new(&mut next, now);
-            let decided = job(&mut transaction);
-            (decided, transaction.finish())
-        }));
-        match ran {
-            Ok((Decided { accepted: true, answer }, Ok(changes))) => {
-                let bytes = changes.iter().map(|change| change.key.len() + change.value.as_ref().map_or(0, Vec::len)).sum();
-                if !changes.is_empty() {
+        let mut transaction = Transaction::new(&mut self.state, self.last);
+        // Rolled back after a panic, so nothing half-done is ever seen.
+        match catch_unwind(AssertUnwindSafe(|| job(&mut transaction))) {
+            Ok(Decided { accepted: true, answer }) => match transaction.finish() {
+                Ok(changes) => {
+                    let bytes = changes.iter().map(|change| change.key.len() + change.value.as_ref().map_or(0, Vec::len)).sum();
                     group.changes.extend(changes);
-                    self.state = next;
+                    answers.push(answer);
+                    bytes
                 }
+                Err(error) => {
+                    tracing::error!(error = full_text(&error), "a row could not be encoded; its write was dropped");
+                    answers.push(Box::new(move |_| answer(Err(StoreError::Panicked))));
+                    0
+                }
+            },
+            Ok(Decided { accepted: false, answer }) => {
+                transaction.roll_back();
                 answers.push(answer);
-                bytes
-            }
-            Ok((Decided { accepted: false, answer }, _)) => {
-                answers.push(answer);
-                0
-            }
-            Ok((Decided { answer, .. }, Err(error))) => {
-                tracing::error!(error = full_text(&error), "a row could not be encoded; its write was dropped");
-                answers.push(Box::new(move |_| answer(Err(StoreError::Panicked))));
                 0
             }
             Err(_) => {
+                transaction.roll_back();
                 answers.push(Box::new(move |_| panicked(Err(StoreError::Panicked))));
                 0
             }

@@ -1,11 +1,18 @@
 //! Typed tables in memory: rows by key, and the secondary indexes that lists need.
 
-use std::{fmt::Debug, ops::Bound, sync::Arc};
+use std::{
+    fmt::{Debug, Display, Write},
+    ops::Bound,
+    sync::Arc,
+};
 
 use imbl::{OrdMap, OrdSet};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::engine::{EngineError, RowSink};
+
+/// Takes the name of an index and a value under which a row stands in it.
+pub type IndexSink<'a> = &'a mut dyn FnMut(&'static str, &dyn Display);
 
 /// What a table holds.
 pub trait Record: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + 'static {
@@ -20,7 +27,7 @@ pub trait Record: Serialize + DeserializeOwned + Clone + Debug + Send + Sync + '
     fn key(&self) -> String;
 
     /// Names the row in secondary indexes: `add(index, value)`, any number of times.
-    fn index(&self, add: &mut dyn FnMut(&'static str, String)) {
+    fn index(&self, add: IndexSink<'_>) {
         let _ = add;
     }
 
@@ -37,6 +44,8 @@ pub struct Row<R> {
     /// The store's revision that wrote it.
     pub revision: u64,
     pub record: R,
+    /// Its index entries, shared with the index: a change of the row need not work out where it stood.
+    entries: Box<[IndexEntry]>,
 }
 
 impl<R> std::ops::Deref for Row<R> {
@@ -57,10 +66,6 @@ impl<R> std::ops::Deref for Row<R> {
 struct IndexEntry(Arc<str>);
 
 impl IndexEntry {
-    fn new(index: &str, value: &str, key: &str) -> Self {
-        Self(Arc::from([index, value, key].join("\0")))
-    }
-
     fn key(&self) -> &str {
         self.0.rsplit_once('\0').map_or("", |(_, key)| key)
     }
@@ -153,33 +158,42 @@ impl<R: Record> Table<R> {
             .filter_map(|(value, entry)| self.rows.get(entry.key()).map(|row| (value, row)))
     }
 
-    /// Writes a row. Only index entries that differ from those before are touched.
-    pub(crate) fn put(&mut self, record: R, revision: u64) {
-        let key: Arc<str> = Arc::from(record.key());
-        let mut entries = entries(&record, &key);
-        let row = Arc::new(Row { revision, record });
-        if let Some(old) = self.rows.insert(key.clone(), row) {
-            let mut before = self::entries(&old.record, &key);
-            before.retain(|entry| match entries.iter().position(|new| new == entry) {
-                Some(place) => {
-                    entries.swap_remove(place);
-                    false
-                }
-                None => true,
-            });
-            for entry in before {
-                self.indexes.remove(&entry);
-            }
+    /// Writes a row, and answers the one that it replaces.
+    pub(crate) fn put(&mut self, record: R, revision: u64) -> Option<Arc<Row<R>>> {
+        let key = record.key();
+        let (key, before): (Arc<str>, &[IndexEntry]) = match self.rows.get_key_value(key.as_str()) {
+            Some((key, row)) => (key.clone(), &row.entries),
+            None => (Arc::from(key), &[]),
+        };
+        let entries = entries(&record, &key, before);
+        self.replace(key, Arc::new(Row { revision, record, entries }))
+    }
+
+    /// Puts back a row as it was, or takes away one that was not there.
+    pub(crate) fn restore(&mut self, key: &str, row: Option<Arc<Row<R>>>) {
+        match row {
+            Some(row) => drop(self.replace(Arc::from(key), row)),
+            None => drop(self.remove(key)),
         }
-        for entry in entries {
-            self.indexes.insert(entry);
+    }
+
+    /// Only index entries that differ from those before are touched.
+    fn replace(&mut self, key: Arc<str>, row: Arc<Row<R>>) -> Option<Arc<Row<R>>> {
+        let old = self.rows.insert(key, row.clone());
+        let before: &[IndexEntry] = old.as_ref().map_or(&[], |old| &old.entries);
+        for gone in before.iter().filter(|entry| !row.entries.contains(entry)) {
+            self.indexes.remove(gone);
         }
+        for come in row.entries.iter().filter(|entry| !before.contains(entry)) {
+            self.indexes.insert(come.clone());
+        }
+        old
     }
 
     pub(crate) fn remove(&mut self, key: &str) -> Option<Arc<Row<R>>> {
         let row = self.rows.remove(key)?;
-        for entry in entries(&row.record, key) {
-            self.indexes.remove(&entry);
+        for entry in &row.entries {
+            self.indexes.remove(entry);
         }
         Some(row)
     }
@@ -189,7 +203,7 @@ impl<R: Record> Table<R> {
         match value {
             Some(value) => {
                 let (revision, record) = decode_row::<R>(key, value)?;
-                self.put(record, revision);
+                drop(self.put(record, revision));
             }
             None => drop(self.remove(key)),
         }
@@ -202,15 +216,21 @@ impl<R: Record> Table<R> {
     }
 }
 
-fn entries<R: Record>(record: &R, key: &str) -> Vec<IndexEntry> {
-    let mut entries: Vec<IndexEntry> = Vec::new();
+/// A row's index entries. Those that it had before are taken over as they are.
+fn entries<R: Record>(record: &R, key: &str, before: &[IndexEntry]) -> Box<[IndexEntry]> {
+    let mut entries: Vec<IndexEntry> = Vec::with_capacity(before.len());
+    let mut text = String::new();
     record.index(&mut |index, value| {
-        let entry = IndexEntry::new(index, &value, key);
-        if !entries.contains(&entry) {
+        text.clear();
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{index}\0{value}\0{key}");
+        let same = |entry: &&IndexEntry| *entry.0 == *text;
+        if !entries.iter().any(|entry| same(&entry)) {
+            let entry = before.iter().find(same).cloned().unwrap_or_else(|| IndexEntry(Arc::from(text.as_str())));
             entries.push(entry);
         }
     });
-    entries
+    entries.into()
 }
 
 /// Bytes before the record: format u16 and revision u64, little-endian.

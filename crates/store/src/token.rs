@@ -8,7 +8,7 @@ use std::time::Duration;
 use gureum_model::{Scope, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::table::Record;
+use crate::table::{IndexSink, Record};
 
 /// How long a token of a call that creates nothing is remembered, and one of a call that creates
 /// something after that is gone, in domain time. As EC2 documents for its own tokens.
@@ -53,12 +53,12 @@ impl Record for TokenRecord {
         self.key.clone()
     }
 
-    fn index(&self, add: &mut dyn FnMut(&'static str, String)) {
+    fn index(&self, add: IndexSink<'_>) {
         if let Some(expires) = self.expires {
-            add(BY_EXPIRY, expiry_value(expires));
+            add(BY_EXPIRY, &expiry_value(expires));
         }
         if let Some(created) = &self.created {
-            add(BY_CREATED, created.clone());
+            add(BY_CREATED, &created);
         }
     }
 }

@@ -20,18 +20,29 @@ const TOKENS_SWEPT_PER_WRITE: usize = 4;
 /// Events that one write may drop beyond those it adds.
 const EVENTS_TRIMMED_PER_WRITE: usize = 4;
 
+/// Puts back one row as it was.
+type Undo<T> = Box<dyn FnOnce(&mut State<T>)>;
+
 /// Reads the state, its own staged changes included, and stages more. Nothing of it is seen by anyone
 /// else before it is durable; if the write refuses, nothing of it ever happened.
+///
+/// It changes the writer's state in place and notes how to undo that: a copy for each write would have every
+/// write of a group copy anew what the one before it has copied.
 pub struct Transaction<'a, T> {
     state: &'a mut State<T>,
     changes: Vec<Change>,
+    undo: Vec<Undo<T>>,
+    /// Revision and sequence before it.
+    before: (u64, u64),
     now: Timestamp,
     failure: Option<EngineError>,
 }
 
 impl<'a, T: Tables> Transaction<'a, T> {
     pub(crate) fn new(state: &'a mut State<T>, now: Timestamp) -> Self {
-        Self { state, changes: Vec::new(), now, failure: None }
+        let before = (state.revision, state.sequence);
+        state.revision += 1;
+        Self { state, changes: Vec::new(), undo: Vec::new(), before, now, failure: None }
     }
 
     /// The one time of this write, in domain time; never less than that of any write before it.
@@ -49,9 +60,9 @@ impl<'a, T: Tables> Transaction<'a, T> {
     where
         T: Has<R>,
     {
-        let revision = self.state.revision;
-        self.stage(&record);
-        self.state.tables.table_mut().put(record, revision);
+        let (key, revision) = (self.stage(&record), self.state.revision);
+        let old = self.state.tables.table_mut().put(record, revision);
+        self.undo.push(Box::new(move |state| state.tables.table_mut().restore(&key, old)));
     }
 
     /// Deletes a row and answers it. Client tokens of the call that created it expire in a day.
@@ -60,6 +71,8 @@ impl<'a, T: Tables> Transaction<'a, T> {
         T: Has<R>,
     {
         let row = self.state.tables.table_mut().remove(key)?;
+        let (old, at) = (Some(row.clone()), key.to_owned());
+        self.undo.push(Box::new(move |state| state.tables.table_mut().restore(&at, old)));
         self.changes.push(Change { table: R::TABLE.to_owned(), key: key.to_owned(), value: None });
         let created = created_value(R::TABLE, key);
         let tokens: Vec<_> = self.state.tokens.find(BY_CREATED, &created).map(|token| token.after_resource(self.now)).collect();
@@ -82,8 +95,9 @@ impl<'a, T: Tables> Transaction<'a, T> {
             deleted: draft.deleted,
             payload: draft.payload,
         };
-        self.stage(&event);
+        let key = self.stage(&event);
         self.state.outbox.put(event, self.state.revision);
+        self.undo.push(Box::new(move |state| state.outbox.restore(&key, None)));
         self.state.sequence
     }
 
@@ -104,13 +118,28 @@ impl<'a, T: Tables> Transaction<'a, T> {
         self.put_token(TokenRecord::new(key, fingerprint, answer, created, self.now));
     }
 
-    /// Forgets what is older than its retention, a little with each write, and hands over the changes.
+    /// Keeps what was staged and hands over its changes; nothing is kept if one of them cannot be encoded.
+    /// Forgets what is older than its retention, a little with each write.
     pub(crate) fn finish(mut self) -> Result<Vec<Change>, EngineError> {
-        if !self.changes.is_empty() {
-            self.sweep_tokens();
-            self.trim_outbox();
+        if let Some(failure) = self.failure.take() {
+            self.roll_back();
+            return Err(failure);
         }
-        self.failure.map_or(Ok(self.changes), Err)
+        if self.changes.is_empty() {
+            self.roll_back();
+            return Ok(Vec::new());
+        }
+        self.sweep_tokens();
+        self.trim_outbox();
+        Ok(self.changes)
+    }
+
+    /// Leaves the state as it was before.
+    pub(crate) fn roll_back(self) {
+        for undo in self.undo.into_iter().rev() {
+            undo(self.state);
+        }
+        (self.state.revision, self.state.sequence) = self.before;
     }
 
     fn sweep_tokens(&mut self) {
@@ -134,16 +163,19 @@ impl<'a, T: Tables> Transaction<'a, T> {
     }
 
     fn put_token(&mut self, token: TokenRecord) {
-        self.stage(&token);
-        self.state.tokens.put(token, self.state.revision);
+        let key = self.stage(&token);
+        let old = self.state.tokens.put(token, self.state.revision);
+        self.undo.push(Box::new(move |state| state.tokens.restore(&key, old)));
     }
 
-    fn stage<R: Record>(&mut self, record: &R) {
+    /// Answers the row's key.
+    fn stage<R: Record>(&mut self, record: &R) -> String {
         let key = record.key();
         match encode_row(&key, record, self.state.revision) {
-            Ok(value) => self.changes.push(Change { table: R::TABLE.to_owned(), key, value: Some(value) }),
+            Ok(value) => self.changes.push(Change { table: R::TABLE.to_owned(), key: key.clone(), value: Some(value) }),
             Err(error) => self.failure = Some(error),
         }
+        key
     }
 }
 

@@ -44,7 +44,7 @@ use std::sync::Arc;
 
 use gureum_compute_domain::node::NodeState;
 use gureum_proto::compute::v1::{compute_peer_service_server::ComputePeerServiceServer, compute_service_server::ComputeServiceServer};
-use gureum_service::{CancellationToken, Followed, Service, ServiceConfig, StartError, reconcile::Waker};
+use gureum_service::{CancellationToken, Followed, Ready, Service, ServiceConfig, StartError, reconcile::Waker};
 use tonic::service::Routes;
 
 use crate::{
@@ -58,11 +58,7 @@ use crate::{
 };
 
 /// Runs compute until it is told to stop. `ready` is told once it accepts.
-pub async fn run(
-    config: ServiceConfig<Settings>,
-    shutdown: CancellationToken,
-    ready: impl FnOnce() + Send + 'static,
-) -> Result<(), StartError> {
+pub async fn run(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: Ready) -> Result<(), StartError> {
     if let Some(fault) = config.settings.faults().into_iter().next() {
         return Err(StartError::Setting { name: "settings", reason: fault });
     }

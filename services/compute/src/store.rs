@@ -20,7 +20,7 @@ use gureum_model::{
     id::{ImageId, LaunchTemplateId, NodeId, ReservationId, SnapshotId},
 };
 use gureum_proto::compute::v1 as proto;
-use gureum_store::{EventDraft, Listed, Record, Transaction};
+use gureum_store::{EventDraft, IndexSink, Listed, Record, Transaction};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
@@ -98,9 +98,9 @@ macro_rules! listed_rows {
                 Self::list_key(&self.0.scope, self.0.id)
             }
 
-            fn index(&self, add: &mut dyn FnMut(&'static str, String)) {
+            fn index(&self, add: IndexSink<'_>) {
                 self.index_filters(add);
-                let more: fn(&$record, &mut dyn FnMut(&'static str, String)) = $index;
+                let more: fn(&$record, IndexSink<'_>) = $index;
                 more(&self.0, add);
             }
         }
@@ -183,17 +183,17 @@ pub const SNAPSHOT_INDEX: &str = "snapshot";
 /// Launch templates of a scope by name.
 pub const TEMPLATE_NAME_INDEX: &str = "launch-template-name";
 
-fn index_instance(it: &Instance, add: &mut dyn FnMut(&'static str, String)) {
+fn index_instance(it: &Instance, add: IndexSink<'_>) {
     for interface in &it.interfaces {
-        add(INTERFACE_INDEX, interface.id.to_string());
+        add(INTERFACE_INDEX, &interface.id);
     }
     for node in it.node.iter().chain(&it.former_nodes) {
-        add(NODE_INDEX, node.to_string());
+        add(NODE_INDEX, &node);
     }
     if needs_work(it) {
-        add(WORK_INDEX, PENDING_WORK.to_owned());
+        add(WORK_INDEX, &PENDING_WORK);
     } else if matches!(it.state, InstanceState::Terminated { .. }) {
-        add(WORK_INDEX, ENDED.to_owned());
+        add(WORK_INDEX, &ENDED);
     }
 }
 
@@ -209,9 +209,9 @@ pub fn needs_work(it: &Instance) -> bool {
     by_state || !it.former_nodes.is_empty()
 }
 
-fn index_due(due: Option<Timestamp>, add: &mut dyn FnMut(&'static str, String)) {
+fn index_due(due: Option<Timestamp>, add: IndexSink<'_>) {
     if let Some(due) = due {
-        add(DUE_INDEX, due_value(due));
+        add(DUE_INDEX, &due_value(due));
     }
 }
 
@@ -230,12 +230,12 @@ pub fn seen_by(viewer: &Scope) -> String {
     format!("{}/{}", viewer.region, viewer.account)
 }
 
-fn index_visible(region: &Region, all: bool, accounts: &BTreeSet<AccountId>, add: &mut dyn FnMut(&'static str, String)) {
+fn index_visible(region: &Region, all: bool, accounts: &BTreeSet<AccountId>, add: IndexSink<'_>) {
     if all {
-        add(VISIBLE_INDEX, seen_by_all(region));
+        add(VISIBLE_INDEX, &seen_by_all(region));
     }
     for account in accounts {
-        add(VISIBLE_INDEX, seen_by(&Scope { account: *account, region: region.clone() }));
+        add(VISIBLE_INDEX, &seen_by(&Scope { account: *account, region: region.clone() }));
     }
 }
 
@@ -252,8 +252,8 @@ impl Record for SnapshotRow {
         Self::key_of(&self.scope, self.id)
     }
 
-    fn index(&self, add: &mut dyn FnMut(&'static str, String)) {
-        add(ID_INDEX, self.id.to_string());
+    fn index(&self, add: IndexSink<'_>) {
+        add(ID_INDEX, &self.id);
         index_due(snapshot::due(self), add);
         index_visible(&self.scope.region, self.permissions.all, &self.permissions.accounts, add);
     }
@@ -277,14 +277,14 @@ impl Record for ImageRow {
         Self::key_of(&self.scope, self.id)
     }
 
-    fn index(&self, add: &mut dyn FnMut(&'static str, String)) {
-        add(ID_INDEX, self.id.to_string());
+    fn index(&self, add: IndexSink<'_>) {
+        add(ID_INDEX, &self.id);
         index_due(image::due(self), add);
         index_visible(&self.scope.region, self.permissions.all || self.listed, &self.permissions.accounts, add);
         if self.holds_snapshots() {
-            add(IMAGE_NAME_INDEX, Self::name_value(&self.scope, &self.name));
+            add(IMAGE_NAME_INDEX, &Self::name_value(&self.scope, &self.name));
             for snapshot in self.snapshots() {
-                add(SNAPSHOT_INDEX, snapshot.to_string());
+                add(SNAPSHOT_INDEX, &snapshot);
             }
         }
     }
@@ -303,8 +303,8 @@ impl Record for ListingRow {
         Self::key_of(&self.scope, &self.product_code)
     }
 
-    fn index(&self, add: &mut dyn FnMut(&'static str, String)) {
-        add(ID_INDEX, self.product_code.to_string());
+    fn index(&self, add: IndexSink<'_>) {
+        add(ID_INDEX, &self.product_code);
     }
 }
 

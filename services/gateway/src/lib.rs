@@ -55,7 +55,7 @@ use crate::{
 pub async fn run(
     config: ServiceConfig<Settings>,
     shutdown: CancellationToken,
-    ready: impl FnOnce(SocketAddr) + Send + 'static,
+    ready: Box<dyn FnOnce(SocketAddr) + Send>,
 ) -> Result<(), StartError> {
     let settings = config.settings.clone();
     let faults = settings.faults();
@@ -91,7 +91,7 @@ pub async fn run(
         .add_service(TaggingServiceServer::new(tagging::Tagging { security, network, compute }))
         .add_service(ClockServiceServer::new(clock));
     open_door(&mut service, &settings, own, door, ready).await?;
-    service.serve(Routes::default(), || {}).await
+    service.serve(Routes::default(), Box::new(|| {})).await
 }
 
 /// Listens for callers.
@@ -100,7 +100,7 @@ async fn open_door(
     settings: &Settings,
     own: Routes,
     door: Arc<Door>,
-    ready: impl FnOnce(SocketAddr) + Send + 'static,
+    ready: Box<dyn FnOnce(SocketAddr) + Send>,
 ) -> Result<(), StartError> {
     let listen_error = |source| StartError::Listen { listen: gureum_service::Listen::Tcp(settings.door), source };
     let listener = TcpListener::bind(settings.door).await.map_err(listen_error)?;

@@ -18,7 +18,7 @@ use gureum_proto::{
     Mutation,
     network::v1::{self as proto, event::Resource},
 };
-use gureum_store::{EventDraft, Listed, Record, TokenKey, Transaction, row, token};
+use gureum_store::{EventDraft, IndexSink, Listed, Record, TokenKey, Transaction, row, token};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
@@ -60,10 +60,10 @@ row! {
     filters: ["is-default"];
     also: |vpc, add| {
         if vpc.is_default {
-            add(BY_DEFAULT, vpc.scope.to_string());
+            add(BY_DEFAULT, &vpc.scope);
         }
         match vpc.state {
-            VpcState::Pending { .. } | VpcState::Deleting { .. } => add(UNSETTLED, String::new()),
+            VpcState::Pending { .. } | VpcState::Deleting { .. } => add(UNSETTLED, &""),
             VpcState::Available => {}
         }
     };
@@ -93,17 +93,17 @@ row! {
     filters: ["attachment.attachment-id", "attachment.instance-id", "private-ip-address", "association.public-ip", "subnet-id", "group-id", "vpc-id"];
     also: |interface, add| {
         for private in &interface.private_addresses {
-            add(BY_PRIVATE, private_value(&interface.scope, interface.subnet_id, private.address));
+            add(BY_PRIVATE, &private_value(&interface.scope, interface.subnet_id, private.address));
             if let Some(public) = &private.public {
-                add(BY_PUBLIC, hex(public.address()));
+                add(BY_PUBLIC, &hex(public.address()));
             }
         }
         for known in &interface.releasing {
-            add(BY_PUBLIC, hex(known.address));
-            add(BY_RELEASING, scoped(&interface.scope, known.address));
+            add(BY_PUBLIC, &hex(known.address));
+            add(BY_RELEASING, &scoped(&interface.scope, known.address));
         }
         if interface.has_public() {
-            add(BY_PUBLIC_VPC, scoped(&interface.scope, interface.vpc_id));
+            add(BY_PUBLIC_VPC, &scoped(&interface.scope, interface.vpc_id));
         }
     };
 }
@@ -112,7 +112,7 @@ row! {
     /// Elastic IPs.
     pub struct AddressRow(ElasticAddress) = "elastic_address";
     filters: ["association-id", "public-ip", "instance-id", "network-interface-id"];
-    also: |address, add| add(BY_PUBLIC, hex(address.address));
+    also: |address, add| add(BY_PUBLIC, &hex(address.address));
 }
 
 /// Declares the row of a record that nobody lists.
@@ -131,7 +131,7 @@ macro_rules! inner_row {
                 $key
             }
 
-            $(fn index(&self, add: &mut dyn FnMut(&'static str, String)) {
+            $(fn index(&self, add: IndexSink<'_>) {
                 let ($also, $add) = (&self.0, add);
                 $body
             })?
@@ -141,12 +141,12 @@ macro_rules! inner_row {
 
 inner_row! {
     /// What security may still hold for an interface, and must be told.
-    HoldMarkRow(HoldMark) = "hold_mark", |mark| scoped(&mark.scope, mark.interface_id), also |_mark, add| add(UNSETTLED, String::new())
+    HoldMarkRow(HoldMark) = "hold_mark", |mark| scoped(&mark.scope, mark.interface_id), also |_mark, add| add(UNSETTLED, &"")
 }
 
 inner_row! {
     /// Instances whose interfaces can never be made again.
-    EndedRow(EndedInstance) = "ended_instance", |ended| scoped(&ended.scope, ended.instance_id), also |ended, add| add(UNSETTLED, format!("{:020}", gureum_network_domain::instance::expires_at(ended).as_micros()))
+    EndedRow(EndedInstance) = "ended_instance", |ended| scoped(&ended.scope, ended.instance_id), also |ended, add| add(UNSETTLED, &format_args!("{:020}", gureum_network_domain::instance::expires_at(ended).as_micros()))
 }
 
 inner_row! {

@@ -6,7 +6,7 @@ use gureum_model::{
     id::{InstanceId, NodeId},
 };
 use gureum_node_domain::{NodeInstance, Step, Tombstone, plan};
-use gureum_store::Record;
+use gureum_store::{IndexSink, Record};
 use serde::{Deserialize, Serialize};
 
 gureum_store::schema! {
@@ -55,9 +55,9 @@ impl Record for InstanceRow {
         instance_key(self.0.id)
     }
 
-    fn index(&self, add: &mut dyn FnMut(&'static str, String)) {
+    fn index(&self, add: IndexSink<'_>) {
         if let Some(at) = next_look(&self.0) {
-            add(BY_LOOK, time_value(at));
+            add(BY_LOOK, &time_value(at));
         }
     }
 }
@@ -85,8 +85,8 @@ impl Record for TombstoneRow {
         instance_key(self.0.id)
     }
 
-    fn index(&self, add: &mut dyn FnMut(&'static str, String)) {
-        add(BY_UNTIL, time_value(self.0.until));
+    fn index(&self, add: IndexSink<'_>) {
+        add(BY_UNTIL, &time_value(self.0.until));
     }
 }
 

@@ -16,17 +16,13 @@ mod api;
 mod store;
 
 use gureum_proto::security::v1::{security_peer_service_server::SecurityPeerServiceServer, security_service_server::SecurityServiceServer};
-use gureum_service::{CancellationToken, Service, ServiceConfig, StartError, config::NoSettings};
+use gureum_service::{CancellationToken, Ready, Service, ServiceConfig, StartError, config::NoSettings};
 use tonic::service::Routes;
 
 use crate::{api::Api, store::Schema};
 
 /// Runs the service until it is told to stop. `ready` is told once it accepts.
-pub async fn run(
-    config: ServiceConfig<NoSettings>,
-    shutdown: CancellationToken,
-    ready: impl FnOnce() + Send + 'static,
-) -> Result<(), StartError> {
+pub async fn run(config: ServiceConfig<NoSettings>, shutdown: CancellationToken, ready: Ready) -> Result<(), StartError> {
     let service = Service::<Schema>::open("security", &config, shutdown).await?;
     let api = Api { store: service.store.clone(), ids: service.ids.clone(), shutdown: service.shutdown.clone() };
     let limit = service.max_message_bytes();

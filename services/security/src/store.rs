@@ -11,7 +11,7 @@ use gureum_security_domain::{
     group::name_key,
     prefix_list::{PrefixListEntry, oldest_kept},
 };
-use gureum_store::{EventDraft, Listed, Record, Transaction, row};
+use gureum_store::{EventDraft, IndexSink, Listed, Record, Transaction, row};
 use prost::Message;
 use serde::{Deserialize, Serialize};
 
@@ -34,15 +34,15 @@ row! {
     pub struct GroupRow(SecurityGroup) = "security_group";
     filters: ["group-name", "vpc-id"];
     also: |group, add| {
-        add(BY_NAME, format!("{}/{}/{}", group.scope, group.vpc_id, name_key(&group.name)));
+        add(BY_NAME, &format_args!("{}/{}/{}", group.scope, group.vpc_id, name_key(&group.name)));
         for rule in &group.rules {
-            add(BY_RULE, format!("{}/{}", group.scope, rule.id));
+            add(BY_RULE, &format_args!("{}/{}", group.scope, rule.id));
         }
         for named in group.references() {
-            add(BY_REFERENCE, format!("{}/{named}", group.scope));
+            add(BY_REFERENCE, &format_args!("{}/{named}", group.scope));
         }
         for list in group.prefix_lists() {
-            add(BY_PREFIX_LIST, scoped(&group.scope, list));
+            add(BY_PREFIX_LIST, &scoped(&group.scope, list));
         }
     };
 }
@@ -107,9 +107,9 @@ impl Record for VpcRow {
         scoped(&self.0.scope, self.0.id)
     }
 
-    fn index(&self, add: &mut dyn FnMut(&'static str, String)) {
+    fn index(&self, add: IndexSink<'_>) {
         if self.0.is_default {
-            add(BY_DEFAULT, self.0.scope.to_string());
+            add(BY_DEFAULT, &self.0.scope);
         }
     }
 }
@@ -126,9 +126,9 @@ impl Record for HoldRow {
         scoped(&self.0.scope, &self.0.holder_id)
     }
 
-    fn index(&self, add: &mut dyn FnMut(&'static str, String)) {
+    fn index(&self, add: IndexSink<'_>) {
         for group in &self.0.groups {
-            add(BY_GROUP, scoped(&self.0.scope, group));
+            add(BY_GROUP, &scoped(&self.0.scope, group));
         }
     }
 }

@@ -20,7 +20,7 @@ pub async fn run(region: &Region, shutdown: CancellationToken, ready: impl FnOnc
                 // Nobody waits any more once one service has failed.
                 let _ = sender.send(door);
             };
-            run_member(member, shutdown, told).await.map_err(|error| Failure::service(&name, &error))
+            run_member(member, shutdown, Box::new(told)).await.map_err(|error| Failure::service(&name, &error))
         }));
     }
     drop(sender);

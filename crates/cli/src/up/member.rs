@@ -10,13 +10,13 @@ use super::region::Member;
 pub async fn run_member(
     member: Member,
     shutdown: CancellationToken,
-    ready: impl FnOnce(Option<SocketAddr>) + Send + 'static,
+    ready: Box<dyn FnOnce(Option<SocketAddr>) + Send>,
 ) -> Result<(), StartError> {
     match member {
-        Member::Security(config) => gureum_security::run(config, shutdown, move || ready(None)).await,
-        Member::Network(config) => gureum_network::run(config, shutdown, move || ready(None)).await,
-        Member::Compute(config) => gureum_compute::run(config, shutdown, move || ready(None)).await,
-        Member::Node(config) => gureum_node::run(config, shutdown, move || ready(None)).await,
-        Member::Gateway(config) => gureum_gateway::run(config, shutdown, move |door| ready(Some(door))).await,
+        Member::Security(config) => gureum_security::run(config, shutdown, Box::new(move || ready(None))).await,
+        Member::Network(config) => gureum_network::run(config, shutdown, Box::new(move || ready(None))).await,
+        Member::Compute(config) => gureum_compute::run(config, shutdown, Box::new(move || ready(None))).await,
+        Member::Node(config) => gureum_node::run(config, shutdown, Box::new(move || ready(None))).await,
+        Member::Gateway(config) => gureum_gateway::run(config, shutdown, Box::new(move |door| ready(Some(door)))).await,
     }
 }

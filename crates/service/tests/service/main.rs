@@ -38,7 +38,7 @@ async fn start(flags: &[String]) -> Running {
     let stop = shutdown.clone();
     let done = tokio::spawn(async move {
         let service = Service::<Nothing>::open("test", &config, stop).await?;
-        service.serve(Routes::default(), move || sender.send(()).unwrap()).await
+        service.serve(Routes::default(), Box::new(move || sender.send(()).unwrap())).await
     });
     ready.await.unwrap();
     Running { shutdown, done }

@@ -65,7 +65,7 @@ row! {
     /// Items by scope and id.
     pub struct ItemRow(Item) = "item";
     filters: ["color", "name"];
-    also: |item, add| if let Some(peer) = &item.peer { add("peer", peer.clone()) };
+    also: |item, add| if let Some(peer) = &item.peer { add("peer", &peer) };
 }
 
 /// A row whose encoding can be made to fail.

@@ -141,16 +141,12 @@ impl Region {
         let folder = tempfile::tempdir().unwrap();
         let security = config(&folder, "security", &[], false, NoSettings::default());
         let security = Running::start(move |shutdown, ready| {
-            gureum_security::run(security.clone(), shutdown, move || {
-                let _ = ready.send(());
-            })
+            gureum_security::run(security.clone(), shutdown, Box::new(move || ready.send(()).unwrap_or_default()))
         })
         .await;
         let network = config(&folder, "network", &["security"], false, gureum_network::Settings::default());
         let network = Running::start(move |shutdown, ready| {
-            gureum_network::run(network.clone(), shutdown, move || {
-                let _ = ready.send(());
-            })
+            gureum_network::run(network.clone(), shutdown, Box::new(move || ready.send(()).unwrap_or_default()))
         })
         .await;
         let mut region = Self { options, folder, compute: None, nodes: BTreeMap::new(), _peers: vec![security, network] };
@@ -168,9 +164,7 @@ impl Region {
         let config = config(&self.folder, "compute", &["security", "network"], self.options.durable, settings);
         self.compute = Some(
             Running::start(move |shutdown, ready| {
-                gureum_compute::run(config.clone(), shutdown, move || {
-                    let _ = ready.send(());
-                })
+                gureum_compute::run(config.clone(), shutdown, Box::new(move || ready.send(()).unwrap_or_default()))
             })
             .await,
         );
@@ -196,9 +190,7 @@ impl Region {
         };
         let config = config(&self.folder, &format!("node-{zone}"), &["compute"], self.options.durable_nodes, settings);
         let node = Running::start(move |shutdown, ready| {
-            gureum_node::run(config.clone(), shutdown, move || {
-                let _ = ready.send(());
-            })
+            gureum_node::run(config.clone(), shutdown, Box::new(move || ready.send(()).unwrap_or_default()))
         })
         .await;
         self.nodes.insert(zone, node);

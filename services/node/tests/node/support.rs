@@ -160,10 +160,7 @@ impl Setup {
         let (shutdown, (sender, ready), (ended, stopped)) = (CancellationToken::new(), oneshot::channel(), oneshot::channel());
         let stop = shutdown.clone();
         let running = runtime.spawn(async move {
-            let outcome = gureum_node::run(config, stop, move || {
-                let _ = sender.send(());
-            })
-            .await;
+            let outcome = gureum_node::run(config, stop, Box::new(move || sender.send(()).unwrap_or_default())).await;
             let _ = ended.send(());
             outcome
         });

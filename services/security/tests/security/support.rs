@@ -46,7 +46,8 @@ impl Region {
         let config: ServiceConfig<_> = ServiceConfig::load(None, [], &flags).unwrap();
         let (shutdown, (sender, ready)) = (CancellationToken::new(), oneshot::channel());
         let stop = shutdown.clone();
-        let running = tokio::spawn(async move { gureum_security::run(config, stop, move || sender.send(()).unwrap()).await.unwrap() });
+        let running =
+            tokio::spawn(async move { gureum_security::run(config, stop, Box::new(move || sender.send(()).unwrap())).await.unwrap() });
         ready.await.unwrap();
         let peer = Peer::new("security", &listen, None).unwrap();
         Self { folder, shutdown, running: Arc::new(tokio::sync::Mutex::new(Some(running))), peer, account: "000000000000".into() }

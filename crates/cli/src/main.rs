@@ -25,6 +25,10 @@ use clap::Parser;
 
 use crate::{cli::Cli, failure::Failure, output::Output};
 
+/// A service's work is many small allocations that one thread makes and another frees.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();

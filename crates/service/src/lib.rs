@@ -42,5 +42,5 @@ pub use faults::Faults;
 pub use followed::Followed;
 pub use mutate::{Answer, mutate};
 pub use peer::Peer;
-pub use server::{Ready, Service, StartError};
+pub use server::{Ready, Running, Service, StartError};
 pub use tokio_util::sync::CancellationToken;

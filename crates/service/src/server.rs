@@ -207,6 +207,10 @@ impl<T: Tables> Service<T> {
 /// What is told once a service accepts.
 pub type Ready = Box<dyn FnOnce() + Send>;
 
+/// A service that runs. Boxed, because the code of a future is compiled in each crate that polls it by its own
+/// type: so a service is compiled in its own crate alone.
+pub type Running = BoxFuture<'static, Result<(), StartError>>;
+
 /// A service as its server needs it, whatever its tables: so the server is compiled once, not once for each.
 struct Serving {
     name: &'static str,
@@ -222,7 +226,11 @@ struct Serving {
 
 impl Serving {
     /// `stopped` ends when the store has stopped, with the reason.
-    async fn run(self, routes: Routes, stopped: BoxFuture<'static, Arc<str>>, ready: Ready) -> Result<(), StartError> {
+    fn run(self, routes: Routes, stopped: BoxFuture<'static, Arc<str>>, ready: Ready) -> Running {
+        Box::pin(self.serve(routes, stopped, ready))
+    }
+
+    async fn serve(self, routes: Routes, stopped: BoxFuture<'static, Arc<str>>, ready: Ready) -> Result<(), StartError> {
         let router = self.router(routes).await?;
         let draining = self.shutdown.clone();
         let stop = async move { draining.cancelled().await };

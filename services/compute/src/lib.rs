@@ -44,7 +44,7 @@ use std::sync::Arc;
 
 use gureum_compute_domain::node::NodeState;
 use gureum_proto::compute::v1::{compute_peer_service_server::ComputePeerServiceServer, compute_service_server::ComputeServiceServer};
-use gureum_service::{CancellationToken, Followed, Ready, Service, ServiceConfig, StartError, reconcile::Waker};
+use gureum_service::{CancellationToken, Followed, Ready, Running, Service, ServiceConfig, StartError, reconcile::Waker};
 use tonic::service::Routes;
 
 use crate::{
@@ -58,7 +58,11 @@ use crate::{
 };
 
 /// Runs compute until it is told to stop. `ready` is told once it accepts.
-pub async fn run(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: Ready) -> Result<(), StartError> {
+pub fn run(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: Ready) -> Running {
+    Box::pin(open_and_serve(config, shutdown, ready))
+}
+
+async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: Ready) -> Result<(), StartError> {
     if let Some(fault) = config.settings.faults().into_iter().next() {
         return Err(StartError::Setting { name: "settings", reason: fault });
     }

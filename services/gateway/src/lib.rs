@@ -34,7 +34,7 @@ use gureum_proto::{
     security::v1::{WatchAllRequest as SecurityWatch, security_peer_service_client::SecurityPeerServiceClient},
 };
 use gureum_service::{
-    CancellationToken, Peer, Service, ServiceConfig, StartError,
+    CancellationToken, Peer, Running, Service, ServiceConfig, StartError,
     metrics::{self, CallMetrics, render},
 };
 use prometheus_client::registry::Registry;
@@ -52,7 +52,11 @@ use crate::{
 };
 
 /// Runs the gateway until it is told to stop. `ready` is told the door's address once it accepts.
-pub async fn run(
+pub fn run(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: Box<dyn FnOnce(SocketAddr) + Send>) -> Running {
+    Box::pin(open_and_serve(config, shutdown, ready))
+}
+
+async fn open_and_serve(
     config: ServiceConfig<Settings>,
     shutdown: CancellationToken,
     ready: Box<dyn FnOnce(SocketAddr) + Send>,

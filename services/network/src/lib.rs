@@ -24,7 +24,7 @@ use std::{convert::Infallible, sync::Arc};
 
 use gureum_network_domain::{PublicPool, Rules};
 use gureum_proto::network::v1::{network_peer_service_server::NetworkPeerServiceServer, network_service_server::NetworkServiceServer};
-use gureum_service::{CancellationToken, Ready, Service, ServiceConfig, StartError, reconcile::Waker};
+use gureum_service::{CancellationToken, Ready, Running, Service, ServiceConfig, StartError, reconcile::Waker};
 use tonic::service::Routes;
 
 pub use crate::settings::Settings;
@@ -37,7 +37,11 @@ use crate::{
 };
 
 /// Runs the service until it is told to stop. `ready` is told once it accepts.
-pub async fn run(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: Ready) -> Result<(), StartError> {
+pub fn run(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: Ready) -> Running {
+    Box::pin(open_and_serve(config, shutdown, ready))
+}
+
+async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: Ready) -> Result<(), StartError> {
     let rules = config.settings.rules().map_err(|reason| StartError::Setting { name: "settings.public_pool", reason })?;
     let service = Service::<Schema>::open("network", &config, shutdown).await?;
     recount_pool(&service, &rules).await?;

@@ -39,7 +39,7 @@ mod store;
 use std::sync::Arc;
 
 use gureum_proto::node::v1::node_service_server::NodeServiceServer;
-use gureum_service::{CancellationToken, Ready, Service, ServiceConfig, StartError, reconcile::Waker};
+use gureum_service::{CancellationToken, Ready, Running, Service, ServiceConfig, StartError, reconcile::Waker};
 use tonic::service::Routes;
 
 pub use crate::settings::{DriverSetting, Settings};
@@ -57,7 +57,11 @@ use crate::{
 ///
 /// # Errors
 /// Settings that cannot be used, a store that is another node's, and all that ends any service.
-pub async fn run(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: Ready) -> Result<(), StartError> {
+pub fn run(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: Ready) -> Running {
+    Box::pin(open_and_serve(config, shutdown, ready))
+}
+
+async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: Ready) -> Result<(), StartError> {
     let settings = &config.settings;
     settings.check().map_err(|reason| StartError::Setting { name: "settings", reason })?;
     let service = Service::<Schema>::open("node", &config, shutdown).await?;

@@ -16,13 +16,17 @@ mod api;
 mod store;
 
 use gureum_proto::security::v1::{security_peer_service_server::SecurityPeerServiceServer, security_service_server::SecurityServiceServer};
-use gureum_service::{CancellationToken, Ready, Service, ServiceConfig, StartError, config::NoSettings};
+use gureum_service::{CancellationToken, Ready, Running, Service, ServiceConfig, StartError, config::NoSettings};
 use tonic::service::Routes;
 
 use crate::{api::Api, store::Schema};
 
 /// Runs the service until it is told to stop. `ready` is told once it accepts.
-pub async fn run(config: ServiceConfig<NoSettings>, shutdown: CancellationToken, ready: Ready) -> Result<(), StartError> {
+pub fn run(config: ServiceConfig<NoSettings>, shutdown: CancellationToken, ready: Ready) -> Running {
+    Box::pin(open_and_serve(config, shutdown, ready))
+}
+
+async fn open_and_serve(config: ServiceConfig<NoSettings>, shutdown: CancellationToken, ready: Ready) -> Result<(), StartError> {
     let service = Service::<Schema>::open("security", &config, shutdown).await?;
     let api = Api { store: service.store.clone(), ids: service.ids.clone(), shutdown: service.shutdown.clone() };
     let limit = service.max_message_bytes();

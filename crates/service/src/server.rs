@@ -37,6 +37,7 @@ use crate::{
     metrics::{self, CallMetrics, render},
     peer::{Peer, PeerError, read},
     reconcile::{Reconcile, Waker},
+    reflection::Reflection,
 };
 
 /// Streams that one connection may have at once. The gateway multiplexes its callers over few
@@ -267,11 +268,7 @@ impl Serving {
             // Whoever balances over us looks elsewhere while we drain.
             reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         });
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(gureum_proto::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()
-            .map_err(StartError::Reflection)?;
+        let reflection = Reflection::of_all().map_err(StartError::Reflection)?;
         let clock = ClockPeerServiceServer::new(self.clock.clone());
         let registry = self.metrics.clone();
         let page = get(move || async move { ([(http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], render(&registry)) });

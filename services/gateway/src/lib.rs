@@ -34,7 +34,7 @@ use gureum_proto::{
     security::v1::{WatchAllRequest as SecurityWatch, security_peer_service_client::SecurityPeerServiceClient},
 };
 use gureum_service::{
-    CancellationToken, Peer, Running, Service, ServiceConfig, StartError,
+    CancellationToken, Peer, Reflection, Running, Service, ServiceConfig, StartError,
     metrics::{self, CallMetrics, render},
 };
 use prometheus_client::registry::Registry;
@@ -113,11 +113,7 @@ async fn open_door(
     let calls = CallMetrics::new(&mut registry);
     let (reporter, health) = tonic_health::server::health_reporter();
     follow_health(service, Health::new(reporter), door.routes()).await?;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(gureum_proto::PUBLIC_DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(StartError::Reflection)?;
+    let reflection = Reflection::of(gureum_proto::PUBLIC_DESCRIPTORS).map_err(StartError::Reflection)?;
     let own = own.add_service(health).add_service(reflection).into_axum_router();
     let registry = Arc::new(registry);
     let page = axum::routing::get(move || async move { ([(http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], render(&registry)) });

@@ -238,6 +238,22 @@ impl World {
                 ),
             ),
             (
+                "four things that do not exist",
+                "compute.ComputeService/RunInstances",
+                self.launch(json!({ "spec": {
+                    "image_id": "ami-0123456789abcdef0", "key_name": "nobody", "subnet_id": "subnet-0123456789abcdef0",
+                    "security_group_ids": ["sg-0123456789abcdef0"],
+                } })),
+            ),
+            (
+                "two interfaces",
+                "compute.ComputeService/RunInstances",
+                self.launch(json!({ "spec": { "network_interfaces": [
+                    { "device_index": 1, "subnet_id": "subnet-0123456789abcdef0" },
+                    { "device_index": 0, "network_interface_id": "eni-0123456789abcdef0" },
+                ] } })),
+            ),
+            (
                 "three rules",
                 "security.SecurityService/AuthorizeSecurityGroupIngress",
                 json!({ "group_id": self.group, "ip_permissions": twice_wrong }),

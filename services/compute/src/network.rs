@@ -20,6 +20,7 @@ use gureum_proto::network::v1::{
 };
 use gureum_service::{Error, Peer, peer::PeerChannel, wire};
 use tonic::{Response, Status, Streaming};
+use tonic_types::{FieldViolation, StatusExt};
 
 /// Interfaces that one call makes, and instances that one call names, at most: network's own limits.
 const CALL_ITEMS: usize = 1000;
@@ -114,7 +115,8 @@ impl Network {
             count: i32::try_from(wanted.max_count).unwrap_or(i32::MAX),
             hint,
         };
-        let answer = self.client().resolve_launch_network(request).await.map_err(|status| self.peer.error(status))?.into_inner();
+        let answer = self.client().resolve_launch_network(request).await;
+        let answer = answer.map_err(|status| self.peer.error(in_words_of_the_launch(status, wanted)))?.into_inner();
         let interface = |resolved: proto::ResolvedInterface| {
             Ok(ResolvedInterface {
                 subnet: resolved.subnet_id.parse()?,
@@ -315,6 +317,28 @@ impl Network {
 
 fn unreadable(error: &IdError) -> Error {
     Error::Internal(format!("network answered with what cannot be read: {error}"))
+}
+
+/// A refusal of network's, with the fields as the launch's caller knows them.
+fn in_words_of_the_launch(status: Status, wanted: &Wanted) -> Status {
+    let Some(request) = status.get_details_bad_request() else { return status };
+    let violations = request.field_violations.into_iter().map(|it| FieldViolation { field: field_of(&it.field, wanted), ..it });
+    let mut details = status.get_error_details();
+    details.set_bad_request(violations.collect::<Vec<_>>());
+    Status::with_error_details(status.code(), status.message(), details)
+}
+
+/// `interfaces[0].group_ids[1]` is `spec.security_group_ids[1]` where the launch lists no interfaces.
+fn field_of(field: &str, wanted: &Wanted) -> String {
+    let parts = field.strip_prefix("interfaces[").and_then(|rest| rest.split_once("]."));
+    let interface = parts.and_then(|(number, rest)| Some((wanted.interfaces.get(number.parse::<usize>().ok()?)?, rest)));
+    match interface {
+        None => field.to_owned(),
+        Some((interface, rest)) if interface.field == "spec" => {
+            format!("spec.{}", rest.replacen("group_ids", "security_group_ids", 1).replacen("group_names", "security_groups", 1))
+        }
+        Some((interface, rest)) => format!("{}.{rest}", interface.field),
+    }
 }
 
 fn texts(instances: &[InstanceId]) -> Vec<String> {

@@ -61,6 +61,8 @@ pub struct Wanted {
 /// One interface of each instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedInterface {
+    /// Where the request says it: `spec`, or `spec.network_interfaces[2]`.
+    pub field: String,
     pub device_index: u32,
     pub delete_on_termination: bool,
     pub source: InterfaceSource,
@@ -266,6 +268,7 @@ fn plain_interface(spec: &LaunchSpec, max_count: usize, violations: &mut Violati
     }
     too_many_groups("spec.security_group_ids", groups.len() + spec.security_groups.len(), violations);
     WantedInterface {
+        field: "spec".to_owned(),
         device_index: 0,
         delete_on_termination: true,
         source: InterfaceSource::New {
@@ -287,6 +290,7 @@ fn listed_interface(spec: &InterfaceSpec, field: &str, max_count: usize, violati
     if let Some(text) = spec.network_interface_id.as_deref().filter(|text| !text.is_empty()) {
         let id = existing_interface(spec, text, field, max_count, violations);
         return WantedInterface {
+            field: field.to_owned(),
             device_index,
             delete_on_termination: spec.delete_on_termination.unwrap_or(false),
             source: InterfaceSource::Existing(id.unwrap_or(gureum_model::id::ResourceId::from_number(0))),
@@ -302,6 +306,7 @@ fn listed_interface(spec: &InterfaceSpec, field: &str, max_count: usize, violati
     let groups: Vec<SecurityGroupId> = violations.ids(&format!("{field}.group_ids"), &spec.group_ids);
     too_many_groups(&format!("{field}.group_ids"), groups.len(), violations);
     WantedInterface {
+        field: field.to_owned(),
         device_index,
         delete_on_termination: spec.delete_on_termination.unwrap_or(true),
         source: InterfaceSource::New {

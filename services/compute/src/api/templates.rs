@@ -40,7 +40,7 @@ macro_rules! named {
 pub fn find_template<'a>(tables: &'a Schema, scope: &Scope, named: &Named) -> Result<&'a Arc<Row<LaunchTemplateRow>>, Refusal> {
     match named {
         Named::Id(text) => {
-            let id: LaunchTemplateId = text.parse().map_err(Refusal::from)?;
+            let id: LaunchTemplateId = text.parse().map_err(|error| Refusal::from(error).of_field("launch_template_id"))?;
             Ok(tables.launch_templates.get(&LaunchTemplateRow::list_key(scope, id)).ok_or(LaunchTemplateError::NotFound { id })?)
         }
         Named::Name(name) => {

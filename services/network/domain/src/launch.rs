@@ -121,45 +121,49 @@ pub enum ResolvedGroups {
 }
 
 /// Decides where a launch will be, and checks that there are addresses for it.
-pub fn resolve(draft: &Draft<impl View>, launch: &Launch) -> Result<Resolved, LaunchError> {
-    let zone = fixed_zone(draft, launch)?;
-    let default = choose_default(draft, launch, zone.as_deref());
+///
+/// Errors: everything that is wrong with any of its interfaces.
+pub fn resolve(draft: &Draft<impl View>, launch: &Launch) -> Result<Resolved, LaunchFaults> {
+    let fixed = fixed_zone(draft, launch);
+    let default = choose_default(draft, launch, fixed.as_deref());
     let mut interfaces = Vec::with_capacity(launch.interfaces.len());
     let mut needed: BTreeMap<SubnetId, u32> = BTreeMap::new();
     let mut place: Option<(String, VpcId)> = None;
-    for wanted in &launch.interfaces {
-        let (subnet, resolved) = resolve_one(draft, wanted, &default, &mut needed, launch.count)?;
-        let (zone, vpc) = place.get_or_insert_with(|| (zone.clone().unwrap_or_else(|| subnet.zone.clone()), subnet.vpc_id));
+    let mut faults = LaunchFaults::default();
+    for (number, wanted) in launch.interfaces.iter().enumerate() {
+        let (subnet, resolved) = match resolve_one(draft, wanted, &default, &mut needed, launch.count) {
+            Ok(resolved) => resolved,
+            Err(error) => {
+                faults.0.push((Some(number), error));
+                continue;
+            }
+        };
+        let (zone, vpc) = place.get_or_insert_with(|| (fixed.clone().unwrap_or_else(|| subnet.zone.clone()), subnet.vpc_id));
         if subnet.zone != *zone {
-            return Err(LaunchError::OtherZone { subnet: subnet.id, zone: subnet.zone.clone(), wanted: zone.clone() });
+            let error = LaunchError::OtherZone { subnet: subnet.id, zone: subnet.zone.clone(), wanted: zone.clone() };
+            faults.0.push((Some(number), error));
         }
         if subnet.vpc_id != *vpc {
-            return Err(LaunchError::OtherVpc { subnet: subnet.id, vpc: subnet.vpc_id, wanted: *vpc });
+            faults.0.push((Some(number), LaunchError::OtherVpc { subnet: subnet.id, vpc: subnet.vpc_id, wanted: *vpc }));
         }
         interfaces.push(resolved);
     }
-    for (id, count) in needed {
-        if draft.subnet(id)?.available_addresses() < count {
-            return Err(AddressingError::SubnetFull(id).into());
-        }
+    let full = |(id, count): &(SubnetId, u32)| draft.subnet(*id).is_ok_and(|subnet| subnet.available_addresses() < *count);
+    faults.0.extend(needed.into_iter().filter(full).map(|(id, _)| (None, AddressingError::SubnetFull(id).into())));
+    match place {
+        Some((zone, vpc_id)) if faults.0.is_empty() => Ok(Resolved { zone, vpc_id, interfaces }),
+        None if faults.0.is_empty() => Err(LaunchFaults(vec![(None, LaunchError::NoInterface)])),
+        Some(_) | None => Err(faults),
     }
-    let (zone, vpc_id) = place.ok_or(LaunchError::NoInterface)?;
-    Ok(Resolved { zone, vpc_id, interfaces })
 }
 
-/// The zone that the launch or one of its subnets or interfaces says.
-fn fixed_zone(draft: &Draft<impl View>, launch: &Launch) -> Result<Option<String>, LaunchError> {
-    if launch.zone.is_some() {
-        return Ok(launch.zone.clone());
-    }
-    for wanted in &launch.interfaces {
-        match wanted {
-            WantedInterface::Existing(id) => return Ok(Some(draft.interface(*id)?.zone.clone())),
-            WantedInterface::New { subnet: Some(id), .. } => return Ok(Some(draft.subnet(*id)?.zone.clone())),
-            WantedInterface::New { subnet: None, .. } => {}
-        }
-    }
-    Ok(None)
+/// The zone that the launch or the first of its subnets or interfaces says.
+fn fixed_zone(draft: &Draft<impl View>, launch: &Launch) -> Option<String> {
+    let said = launch.interfaces.iter().filter_map(|wanted| match wanted {
+        WantedInterface::Existing(id) => Some(draft.interface(*id).ok()?.zone.clone()),
+        WantedInterface::New { subnet, .. } => Some(draft.subnet((*subnet)?).ok()?.zone.clone()),
+    });
+    launch.zone.iter().cloned().chain(said).next()
 }
 
 /// The default subnet of the zone; of any zone by the hint, one with room before one without.
@@ -227,6 +231,37 @@ pub enum LaunchError {
     OtherZone { subnet: SubnetId, zone: String, wanted: String },
     #[error("the subnet {subnet} is in {vpc}, and another of the launch in {wanted}; an instance is in one VPC")]
     OtherVpc { subnet: SubnetId, vpc: VpcId, wanted: VpcId },
+}
+
+/// All that keeps a launch from having a place on the network, each with the number of its interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LaunchFaults(Vec<(Option<usize>, LaunchError)>);
+
+impl From<LaunchFaults> for Refusal {
+    fn from(faults: LaunchFaults) -> Self {
+        let refusal = |(interface, error): (Option<usize>, LaunchError)| {
+            let (field, refusal) = (error.field(), Self::from(error));
+            match (interface, field) {
+                (Some(number), Some(field)) => refusal.of_field(format!("interfaces[{number}].{field}")),
+                (_, None) | (None, _) => refusal,
+            }
+        };
+        let all = faults.0.into_iter().map(refusal).reduce(Self::and);
+        all.unwrap_or_else(|| Self::missing("interfaces"))
+    }
+}
+
+impl LaunchError {
+    /// The field of an interface that is to blame.
+    fn field(&self) -> Option<&'static str> {
+        match self {
+            Self::Missing(Missing::Interface(_)) | Self::Attach(_) => Some("network_interface_id"),
+            Self::Missing(_) | Self::OtherZone { .. } | Self::OtherVpc { .. } => Some("subnet_id"),
+            Self::Addressing(AddressingError::SubnetFull(_)) => Some("subnet_id"),
+            Self::Addressing(_) => Some("private_ip_address"),
+            Self::NoInterface | Self::NoDefaultVpc | Self::NoDefaultSubnet { .. } => None,
+        }
+    }
 }
 
 impl From<LaunchError> for Refusal {

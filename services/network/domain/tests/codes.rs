@@ -505,6 +505,31 @@ fn place(world: &World, input: LaunchInput) -> Result<Resolved, Refusal> {
 }
 
 #[test]
+fn a_launch_learns_of_each_interface_what_is_wrong() {
+    let world = World::born(POOL);
+    let zones = world.default_subnets();
+    let interfaces = vec![
+        LaunchInterfaceInput { subnet_id: zones[0].to_string(), private_ip_address: "10.9.9.9".into(), ..Default::default() },
+        LaunchInterfaceInput { subnet_id: "subnet-0123456789abcdef0".into(), ..Default::default() },
+        LaunchInterfaceInput { network_interface_id: "eni-0123456789abcdef0".into(), ..Default::default() },
+        LaunchInterfaceInput { subnet_id: zones[1].to_string(), ..Default::default() },
+    ];
+    let refusal = place(&world, LaunchInput { availability_zone: "us-east-1a".into(), interfaces, ..Default::default() }).unwrap_err();
+    assert_eq!(refusal.reason, "InvalidParameterValue");
+    let fields: Vec<&str> = refusal.violations.iter().map(|violation| violation.field.as_str()).collect();
+    let expected = [
+        "interfaces[0].private_ip_address",
+        "interfaces[3].subnet_id",
+        "interfaces[1].subnet_id",
+        "interfaces[2].network_interface_id",
+    ];
+    for field in expected {
+        assert!(fields.contains(&field), "{field} is not among {fields:?}");
+    }
+    assert_eq!(fields.len(), expected.len(), "{fields:?}");
+}
+
+#[test]
 fn a_launch_finds_its_place() {
     let mut world = World::born(POOL);
     let subnets = world.default_subnets();

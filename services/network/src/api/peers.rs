@@ -12,7 +12,7 @@ use gureum_network_domain::{
     instance::{self, InstanceEnd, InstanceInterface, InstanceInterfaceInput, Source},
     interface::Group,
     interface_create::NewInterfaceInput,
-    launch::{self, LaunchInput, LaunchInterfaceInput, ResolvedGroups},
+    launch::{self, Launch, LaunchInput, LaunchInterfaceInput, ResolvedGroups, WantedInterface},
     letting_go,
     scope::{self as birth, DefaultVpcIds, ScopePlan},
 };
@@ -241,13 +241,25 @@ impl Api {
         let resolved = {
             let state = self.driver.store.read();
             let view = Snapshot { tables: &state, scope: &scope };
-            launch::resolve(&Draft::new(&view, &self.driver.rules), &wanted).map_err(Refusal::from)?
+            launch::resolve(&Draft::new(&view, &self.driver.rules), &wanted).map_err(Refusal::from)
+        };
+        let resolved = match resolved {
+            Ok(resolved) => resolved,
+            Err(refusal) => return Err(self.unknown_groups(&wanted).await.into_iter().fold(refusal, Refusal::and).into()),
         };
         let mut interfaces = Vec::with_capacity(resolved.interfaces.len());
-        for one in resolved.interfaces {
+        let mut unknown: Option<Refusal> = None;
+        for (number, one) in resolved.interfaces.into_iter().enumerate() {
             let groups = match one.groups {
                 ResolvedGroups::Known(groups) => groups,
-                ResolvedGroups::Ask { ids, names } => self.ask_groups(resolved.vpc_id, &ids, names).await?,
+                ResolvedGroups::Ask { ids, names } => match self.ask_groups(Some(resolved.vpc_id), number, &ids, names).await {
+                    Ok(groups) => groups,
+                    Err(Error::Refused(refusal)) => {
+                        unknown = Some(unknown.map_or(refusal.clone(), |before| before.and(refusal)));
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                },
             };
             interfaces.push(proto::ResolvedInterface {
                 subnet_id: one.subnet_id.to_string(),
@@ -256,29 +268,62 @@ impl Api {
                 public_by_default: one.public_by_default,
             });
         }
+        if let Some(refusal) = unknown {
+            return Err(refusal.into());
+        }
         Ok(proto::ResolveLaunchNetworkResponse { availability_zone: resolved.zone, vpc_id: resolved.vpc_id.to_string(), interfaces })
     }
 
-    /// The groups of a VPC by id and name, or its default one; nothing is held by it.
-    async fn ask_groups(&self, vpc: VpcId, ids: &[SecurityGroupId], names: Vec<String>) -> Result<Vec<Group>, Error> {
+    /// The groups that a launch names and that are in no VPC, for one that is refused anyhow. If security is away, it is
+    /// refused for what is known to be wrong.
+    async fn unknown_groups(&self, launch: &Launch) -> Vec<Refusal> {
+        let mut unknown = Vec::new();
+        for (number, wanted) in launch.interfaces.iter().enumerate() {
+            if let WantedInterface::New { group_ids, group_names, .. } = wanted
+                && !(group_ids.is_empty() && group_names.is_empty())
+                && let Err(Error::Refused(refusal)) = self.ask_groups(None, number, group_ids, group_names.clone()).await
+            {
+                unknown.push(refusal);
+            }
+        }
+        unknown
+    }
+
+    /// An interface's groups by id and name, in a VPC if that is known, or its default one; nothing is held by it.
+    /// Every group that does not exist is refused.
+    async fn ask_groups(
+        &self,
+        vpc: Option<VpcId>,
+        interface: usize,
+        ids: &[SecurityGroupId],
+        names: Vec<String>,
+    ) -> Result<Vec<Group>, Error> {
         let default = ids.is_empty() && names.is_empty();
         let names = if default { vec!["default".to_owned()] } else { names };
         let mut found: Vec<Group> = Vec::new();
-        for (filter, values) in [("group-id", ids.iter().map(ToString::to_string).collect::<Vec<_>>()), ("group-name", names)] {
+        let mut unknown: Vec<Refusal> = Vec::new();
+        let asked = [
+            ("group-id", "group_ids", ids.iter().map(ToString::to_string).collect::<Vec<_>>()),
+            ("group-name", "group_names", names),
+        ];
+        for (filter, field, values) in asked {
             if values.is_empty() {
                 continue;
             }
             let exact: Vec<String> =
                 values.iter().map(|value| value.replace('\\', "\\\\").replace('*', "\\*").replace('?', "\\?")).collect();
-            let filters =
-                vec![Filter { name: "vpc-id".into(), values: vec![vpc.to_string()] }, Filter { name: filter.into(), values: exact }];
+            let of_vpc = vpc.map(|vpc| Filter { name: "vpc-id".into(), values: vec![vpc.to_string()] });
+            let filters = of_vpc.into_iter().chain([Filter { name: filter.into(), values: exact }]).collect();
             let request = DescribeSecurityGroupsRequest { filters, ..DescribeSecurityGroupsRequest::default() };
             let mut security = SecurityServiceClient::new(self.driver.security.channel());
             let answer =
                 security.describe_security_groups(request).await.map_err(|status| self.driver.security.error(status))?.into_inner();
-            for value in &values {
+            for (place, value) in values.iter().enumerate() {
                 let group = answer.security_groups.iter().find(|group| group.group_id == *value || group.group_name == *value);
-                let group = group.ok_or_else(|| missing_group(value, vpc))?;
+                let Some(group) = group else {
+                    unknown.push(missing_group(value, vpc).of_field(format!("interfaces[{interface}].{field}[{place}]")));
+                    continue;
+                };
                 let id =
                     group.group_id.parse().map_err(|error| Error::Internal(format!("security named a group that is none: {error}")))?;
                 if found.iter().all(|known| known.id != id) {
@@ -286,7 +331,7 @@ impl Api {
                 }
             }
         }
-        Ok(found)
+        unknown.into_iter().reduce(Refusal::and).map_or(Ok(found), |refusal| Err(refusal.into()))
     }
 
     async fn create_for_instances(
@@ -340,8 +385,9 @@ impl Api {
     }
 }
 
-fn missing_group(name: &str, vpc: VpcId) -> Refusal {
-    Refusal::new(RefusalKind::NotFound, "InvalidGroup.NotFound", format!("The security group '{name}' does not exist in VPC '{vpc}'"))
+fn missing_group(name: &str, vpc: Option<VpcId>) -> Refusal {
+    let place = vpc.map(|vpc| format!(" in VPC '{vpc}'")).unwrap_or_default();
+    Refusal::new(RefusalKind::NotFound, "InvalidGroup.NotFound", format!("The security group '{name}' does not exist{place}"))
 }
 
 fn input(wanted: proto::InstanceInterface) -> InstanceInterfaceInput {

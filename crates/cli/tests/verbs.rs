@@ -236,3 +236,60 @@ async fn a_private_key_goes_to_a_file_of_its_own_or_nowhere() {
     assert_eq!(region.run(&format!("keys create taken --out {}", other.display())).await.code, Some(1));
     assert!(!other.exists());
 }
+
+#[tokio::test]
+async fn whatever_has_an_id_is_described_by_it() {
+    let region = Region::start(unknown).await;
+    let kinds = [
+        ("i", "DescribeInstances"),
+        ("vol", "DescribeVolumes"),
+        ("snap", "DescribeSnapshots"),
+        ("ami", "DescribeImages"),
+        ("lt", "DescribeLaunchTemplates"),
+        ("sg", "DescribeSecurityGroups"),
+        ("sgr", "DescribeSecurityGroupRules"),
+        ("key", "DescribeKeyPairs"),
+        ("pl", "DescribeManagedPrefixLists"),
+        ("vpc", "DescribeVpcs"),
+        ("subnet", "DescribeSubnets"),
+        ("eni", "DescribeNetworkInterfaces"),
+        ("eni-attach", "DescribeNetworkInterfaces"),
+        ("eipalloc", "DescribeAddresses"),
+        ("eipassoc", "DescribeAddresses"),
+        ("igw", "DescribeInternetGateways"),
+        ("rtb", "DescribeRouteTables"),
+        ("rtbassoc", "DescribeRouteTables"),
+        ("wh", "DescribeWebhooks"),
+    ];
+    for (kind, method) in kinds {
+        let run = region.run(&format!("describe {kind}-00000000000000001")).await;
+        assert_eq!(run.stderr, format!("error: {method} (UNIMPLEMENTED)\n"), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn zones_are_described_by_name_and_what_is_not_known_says_what_is() {
+    use gureum_proto::network::v1::{AvailabilityZone, DescribeAvailabilityZonesRequest, DescribeAvailabilityZonesResponse};
+    let region = Region::start(|call| match call.method.as_str() {
+        "DescribeAvailabilityZones" => {
+            let request = DescribeAvailabilityZonesRequest::decode(call.message.clone()).unwrap();
+            let found = request.filters[0].values == ["us-east-1a"];
+            let zone = AvailabilityZone { zone_name: "us-east-1a".into(), zone_id: "use1-az1".into(), ..Default::default() };
+            Answer::one(&DescribeAvailabilityZonesResponse {
+                availability_zones: if found { vec![zone] } else { Vec::new() },
+                ..Default::default()
+            })
+        }
+        "DescribeInstances" => instances(Vec::new()),
+        "GetClock" => clock(),
+        _ => unknown(call),
+    })
+    .await;
+    let run = region.run("describe us-east-1a").await;
+    assert!(run.stdout.contains("zone id: use1-az1\n"), "{run:?}");
+    for absent in ["acl-00000000000000001", "web-1b"] {
+        let run = region.run(&format!("describe {absent}")).await;
+        assert_eq!(run.code, Some(1), "{run:?}");
+        assert!(run.stderr.contains(absent) && run.stderr.contains("ids begin with i-, vol-, "), "{run:?}");
+    }
+}

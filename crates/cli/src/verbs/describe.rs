@@ -1,6 +1,7 @@
 //! `gureum describe`: everything about one resource, whatever it is.
 
 use clap::Args as ClapArgs;
+use gureum_model::{Region, scope::ZONE_LETTERS};
 use gureum_proto::{
     compute::v1::{
         DescribeImagesRequest, DescribeInstanceAttributeRequest, DescribeInstanceStatusRequest, DescribeInstancesRequest,
@@ -9,10 +10,12 @@ use gureum_proto::{
     },
     gateway::v1::DescribeWebhooksRequest,
     network::v1::{
-        DescribeAddressesRequest, DescribeInternetGatewaysRequest, DescribeNetworkInterfacesRequest, DescribeRouteTablesRequest,
-        DescribeSubnetsRequest, DescribeVpcsRequest,
+        AvailabilityZone, DescribeAddressesRequest, DescribeAvailabilityZonesRequest, DescribeInternetGatewaysRequest,
+        DescribeNetworkInterfacesRequest, DescribeRouteTablesRequest, DescribeSubnetsRequest, DescribeVpcsRequest,
     },
-    security::v1::{DescribeKeyPairsRequest, DescribeSecurityGroupRulesRequest, DescribeSecurityGroupsRequest},
+    security::v1::{
+        DescribeKeyPairsRequest, DescribeManagedPrefixListsRequest, DescribeSecurityGroupRulesRequest, DescribeSecurityGroupsRequest,
+    },
 };
 
 use crate::{
@@ -20,7 +23,7 @@ use crate::{
     client::Client,
     failure::Failure,
     output::Output,
-    pages, resolve,
+    pages, parse, resolve,
     table::{Cell, Show, word},
     time::Timestamp,
 };
@@ -31,14 +34,24 @@ use crate::{
   gureum describe web
   gureum describe i-00000000000000001 -o json | jq .networkInterfaces
   gureum describe sg-00000000000000001
-  gureum describe t3.micro")]
+  gureum describe t3.micro
+  gureum describe us-east-1a")]
 pub struct Args {
-    /// Any resource's id, an instance's name, or an instance type
+    /// Any resource's id, an instance's name, an instance type, or a zone
     resource: String,
 }
 
-/// Lists one resource by its id and shows it; the kind follows from the id.
+/// How ids begin, as a message about one that begins otherwise tells it.
+const KNOWN: &str = "i-, vol-, snap-, ami-, lt-, sg-, sgr-, key-, pl-, vpc-, subnet-, eni-, eni-attach-, eipalloc-, eipassoc-, igw-, \
+                     rtb-, rtbassoc- or wh-";
+
+/// Lists one resource by its id, or whatever has that id in it, and shows it; the kind follows from the id.
 macro_rules! show {
+    ($client:ident, $out:ident, $id:ident, $service:ident . $method:ident ($request:ident where $filter:literal) . $items:ident) => {{
+        let request = $request { filters: vec![parse::exact($filter, $id)], ..Default::default() };
+        let found = pages!($client.$service().$method(request).$items, None)?;
+        only($client, $out, $id, &found).await
+    }};
     ($client:ident, $out:ident, $id:ident, $service:ident . $method:ident ($request:ident . $ids:ident) . $items:ident) => {{
         let request = $request { $ids: vec![$id.to_owned()], ..Default::default() };
         let found = pages!($client.$service().$method(request).$items, None)?;
@@ -71,6 +84,9 @@ pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failur
             security.describe_security_group_rules(DescribeSecurityGroupRulesRequest.security_group_rule_ids).security_group_rules
         ),
         "key" => show!(client, out, id, security.describe_key_pairs(DescribeKeyPairsRequest.key_pair_ids).key_pairs),
+        "pl" => {
+            show!(client, out, id, security.describe_managed_prefix_lists(DescribeManagedPrefixListsRequest.prefix_list_ids).prefix_lists)
+        }
         "vpc" => show!(client, out, id, network.describe_vpcs(DescribeVpcsRequest.vpc_ids).vpcs),
         "subnet" => show!(client, out, id, network.describe_subnets(DescribeSubnetsRequest.subnet_ids).subnets),
         "eni" => show!(
@@ -79,6 +95,15 @@ pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failur
             id,
             network.describe_network_interfaces(DescribeNetworkInterfacesRequest.network_interface_ids).network_interfaces
         ),
+        "eni-attach" => show!(
+            client,
+            out,
+            id,
+            network
+                .describe_network_interfaces(DescribeNetworkInterfacesRequest where "attachment.attachment-id")
+                .network_interfaces
+        ),
+        "eipassoc" => show!(client, out, id, network.describe_addresses(DescribeAddressesRequest where "association-id").addresses),
         "eipalloc" => show!(client, out, id, network.describe_addresses(DescribeAddressesRequest.allocation_ids).addresses),
         "igw" => show!(
             client,
@@ -87,9 +112,33 @@ pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failur
             network.describe_internet_gateways(DescribeInternetGatewaysRequest.internet_gateway_ids).internet_gateways
         ),
         "rtb" => show!(client, out, id, network.describe_route_tables(DescribeRouteTablesRequest.route_table_ids).route_tables),
+        "rtbassoc" => show!(
+            client,
+            out,
+            id,
+            network.describe_route_tables(DescribeRouteTablesRequest where "association.route-table-association-id").route_tables
+        ),
         "wh" => show!(client, out, id, events.describe_webhooks(DescribeWebhooksRequest.webhook_ids).webhooks),
         _ if is_type(id) => instance_type(id, client, out).await,
-        _ => instance(&resolve::instance(client, id).await?, client, out).await,
+        _ => named(id, client, out).await,
+    }
+}
+
+/// What is no id: a zone, or an instance by its name.
+async fn named(name: &str, client: &Client, out: &Output) -> Result<(), Failure> {
+    if is_zone(name) {
+        let request = DescribeAvailabilityZonesRequest { filters: vec![parse::exact("zone-name", name)], ..Default::default() };
+        let found: Vec<AvailabilityZone> = pages!(client.network().describe_availability_zones(request).availability_zones, None)?;
+        if let Some(zone) = found.first() {
+            return out.details(client, zone).await;
+        }
+    }
+    match resolve::instance(client, name).await {
+        Ok(id) => instance(&id, client, out).await,
+        Err(Failure::NotFound { reason, message }) => {
+            Err(Failure::NotFound { reason, message: format!("{message}, nor is it a zone or an instance type; ids begin with {KNOWN}") })
+        }
+        Err(failure) => Err(failure),
     }
 }
 
@@ -105,6 +154,11 @@ fn is_type(text: &str) -> bool {
     let plain =
         |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     text.split_once('.').is_some_and(|(family, size)| plain(family) && plain(size) && family.bytes().any(|byte| byte.is_ascii_digit()))
+}
+
+/// `us-east-1a`: a region and a letter. Instances may have such names too.
+fn is_zone(text: &str) -> bool {
+    text.strip_suffix(ZONE_LETTERS).is_some_and(|region| region.parse::<Region>().is_ok())
 }
 
 async fn instance_type(name: &str, client: &Client, out: &Output) -> Result<(), Failure> {
@@ -167,5 +221,11 @@ mod tests {
     fn types_are_told_from_names() {
         assert!(is_type("t3.micro") && is_type("u-6tb1.metal") && is_type("m5.24xlarge"));
         assert!(!is_type("web") && !is_type("web.local") && !is_type(".micro") && !is_type("t3."));
+    }
+
+    #[test]
+    fn zones_are_told_from_names() {
+        assert!(is_zone("us-east-1a") && is_zone("ap-northeast-2c"));
+        assert!(!is_zone("us-east-1") && !is_zone("us-east-1z") && !is_zone("data") && !is_zone("a"));
     }
 }

@@ -14,7 +14,12 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tokio::net::TcpListener;
 use tokio_stream::{Stream, StreamExt, wrappers::TcpListenerStream};
-use tonic::{Status, body::Body, server::NamedService, transport::Server};
+use tonic::{
+    Status,
+    body::Body,
+    server::NamedService,
+    transport::{Identity, Server, ServerTlsConfig},
+};
 
 /// What a call is answered with: messages, then a status; a stream that stays open has none.
 pub struct Answer {
@@ -50,11 +55,12 @@ struct Service<const KIND: usize> {
     calls: Arc<Mutex<Vec<Call>>>,
 }
 
-const NAMES: [&str; 4] = [
+const NAMES: [&str; 5] = [
     "gureum.compute.v1.ComputeService",
     "gureum.security.v1.SecurityService",
     "gureum.gateway.v1.EventService",
     "gureum.gateway.v1.ClockService",
+    "gureum.network.v1.NetworkService",
 ];
 
 impl<const KIND: usize> NamedService for Service<KIND> {
@@ -113,14 +119,27 @@ pub struct Region {
 
 impl Region {
     pub async fn start(answers: impl Fn(&Call) -> Answer + Send + Sync + 'static) -> Self {
+        Self::serve("http", Server::builder(), answers).await
+    }
+
+    /// A region whose door has a certificate; and that, for whoever shall trust it.
+    pub async fn start_with_tls(answers: impl Fn(&Call) -> Answer + Send + Sync + 'static) -> (Self, String) {
+        let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("the name is well-formed");
+        let identity = Identity::from_pem(made.cert.pem(), made.signing_key.serialize_pem());
+        let server = Server::builder().tls_config(ServerTlsConfig::new().identity(identity)).expect("the certificate is good");
+        (Self::serve("https", server, answers).await, made.cert.pem())
+    }
+
+    async fn serve(scheme: &str, mut server: Server, answers: impl Fn(&Call) -> Answer + Send + Sync + 'static) -> Self {
         let (answers, calls): (Answers, _) = (Arc::new(answers), Arc::default());
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.expect("loopback has a free port");
-        let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
-        let server = Server::builder()
+        let endpoint = format!("{scheme}://{}", listener.local_addr().expect("it is bound"));
+        let server = server
             .add_service(Service::<0> { answers: answers.clone(), calls: Arc::clone(&calls) })
             .add_service(Service::<1> { answers: answers.clone(), calls: Arc::clone(&calls) })
             .add_service(Service::<2> { answers: answers.clone(), calls: Arc::clone(&calls) })
-            .add_service(Service::<3> { answers, calls: Arc::clone(&calls) });
+            .add_service(Service::<3> { answers: answers.clone(), calls: Arc::clone(&calls) })
+            .add_service(Service::<4> { answers, calls: Arc::clone(&calls) });
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         Self { endpoint, calls }
     }

@@ -1,12 +1,17 @@
 //! Names to ids. Whoever gave a resource a name may use it wherever an id is asked for.
 
+use std::collections::BTreeSet;
+
 use gureum_proto::{
     common::v1::Filter,
-    compute::v1::{DescribeImagesRequest, DescribeInstancesRequest, DescribeVolumesRequest, Image, Instance, Volume},
+    compute::v1::{
+        DescribeImagesRequest, DescribeInstanceTypesRequest, DescribeInstancesRequest, DescribeVolumesRequest, Image, Instance,
+        InstanceTypeInfo, Volume,
+    },
     security::v1::{DescribeManagedPrefixListsRequest, DescribeSecurityGroupsRequest, ManagedPrefixList, SecurityGroup},
 };
 
-use crate::{client::Client, failure::Failure, pages, parse};
+use crate::{client::Client, failure::Failure, output::Output, pages, parse};
 
 /// States in which an instance still answers to its name: one that is going leaves it to its successor.
 const NAMED_STATES: [&str; 4] = ["pending", "running", "stopping", "stopped"];
@@ -37,7 +42,7 @@ pub async fn instances(client: &Client, texts: &[String]) -> Result<Vec<String>,
         };
         ids.extend(found);
     }
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     ids.retain(|id| seen.insert(id.clone()));
     Ok(ids)
 }
@@ -98,19 +103,80 @@ pub async fn prefix_list(client: &Client, text: &str) -> Result<String, Failure>
 
 /// An image by id, or the newest that can be launched and whose name matches; `*` and `?` stand for any letters.
 pub async fn image(client: &Client, text: &str) -> Result<Image, Failure> {
-    let filter = |name: &str, value: &str| Filter { name: name.to_owned(), values: vec![value.to_owned()] };
-    let request = if is_id(text, "ami-") {
-        DescribeImagesRequest { image_ids: vec![text.to_owned()], include_deprecated: true, ..Default::default() }
+    let found = if is_id(text, "ami-") {
+        let request = DescribeImagesRequest { image_ids: vec![text.to_owned()], include_deprecated: true, ..Default::default() };
+        pages!(client.compute().describe_images(request).images, None)?
     } else {
-        DescribeImagesRequest { filters: vec![filter("name", text), filter("state", "available")], ..Default::default() }
+        launchable_images(client, text, Vec::new()).await?
     };
-    let found: Vec<Image> = pages!(client.compute().describe_images(request).images, None)?;
+    newest(found).ok_or_else(|| no_image(&format!("is named \"{text}\"")))
+}
+
+/// The image of a launch. A name without `*` and `?` that no image has is how the names of public ones begin; of several that match,
+/// those count that the instance type can run.
+pub async fn image_to_launch(client: &Client, out: &Output, text: &str, instance_type: Option<&str>) -> Result<Image, Failure> {
+    if is_id(text, "ami-") {
+        return image(client, text).await;
+    }
+    let (mut pattern, mut filters) = (text.to_owned(), Vec::new());
+    if !text.contains(['*', '?']) {
+        if let Some(image) = newest(launchable_images(client, text, Vec::new()).await?) {
+            return Ok(image);
+        }
+        pattern.push('*');
+        filters.push(parse::exact("is-public", "true"));
+    }
+    let architectures = match instance_type {
+        Some(name) => architectures(client, name).await?,
+        None => Vec::new(),
+    };
+    let fitting = match instance_type {
+        Some(name) if !architectures.is_empty() => format!(" and for {}, which {name} has", architectures.join(" or ")),
+        _ => String::new(),
+    };
+    if !architectures.is_empty() {
+        filters.push(Filter { name: "architecture".to_owned(), values: architectures });
+    }
+    let found = launchable_images(client, &pattern, filters).await?;
+    let lines: BTreeSet<_> = found.iter().map(line_of).collect();
+    let image = newest(found).ok_or_else(|| no_image(&format!("is named \"{pattern}\"{fitting}")))?;
+    if lines.len() > 1 {
+        out.remark(&format!("note: \"{text}\" may be one of {} images; taken is {} ({})", lines.len(), image.name, image.image_id));
+    }
+    Ok(image)
+}
+
+async fn launchable_images(client: &Client, pattern: &str, mut filters: Vec<Filter>) -> Result<Vec<Image>, Failure> {
+    let filter = |name: &str, value: &str| Filter { name: name.to_owned(), values: vec![value.to_owned()] };
+    filters.extend([filter("name", pattern), filter("state", "available")]);
+    let request = DescribeImagesRequest { filters, ..Default::default() };
+    pages!(client.compute().describe_images(request).images, None)
+}
+
+/// What the images of a type may be built for.
+async fn architectures(client: &Client, instance_type: &str) -> Result<Vec<String>, Failure> {
+    let request = DescribeInstanceTypesRequest { instance_types: vec![instance_type.to_owned()], ..Default::default() };
+    let found: Vec<InstanceTypeInfo> = pages!(client.compute().describe_instance_types(request).instance_types, None)?;
+    Ok(found.into_iter().filter_map(|kind| kind.processor_info).flat_map(|info| info.supported_architectures).collect())
+}
+
+/// Of those that were made at the same time, as the ones that ship are, the description has the higher version.
+fn newest(images: Vec<Image>) -> Option<Image> {
     let made = |image: &Image| image.creation_time.map(|time| (time.seconds, time.nanos));
-    let newest = found.into_iter().max_by(|one, other| made(one).cmp(&made(other)).then_with(|| one.image_id.cmp(&other.image_id)));
-    newest.ok_or_else(|| Failure::NotFound {
-        reason: "InvalidAMIID.NotFound",
-        message: format!("no image that can be launched is named \"{text}\"; `gureum images ls` lists them"),
+    images.into_iter().max_by(|one, other| {
+        let order = made(one).cmp(&made(other)).then_with(|| one.description.cmp(&other.description));
+        order.then_with(|| one.image_id.cmp(&other.image_id))
     })
+}
+
+/// What an image has in common with its successors: the architecture, and the name without the digits of dates and versions.
+fn line_of(image: &Image) -> (String, String) {
+    (image.name.split(|letter: char| letter.is_ascii_digit() || letter == '.').collect(), image.architecture.clone())
+}
+
+fn no_image(such: &str) -> Failure {
+    let message = format!("no image that can be launched {such}; `gureum images ls` lists them");
+    Failure::NotFound { reason: "InvalidAMIID.NotFound", message }
 }
 
 /// An image's id; one that is given as an id is taken as it is.
@@ -142,6 +208,24 @@ mod tests {
         assert!(!is_id("i-robot", "i-"));
         assert!(!is_id("i-", "i-"));
         assert!(!is_id("web", "i-"));
+    }
+
+    #[test]
+    fn the_newest_image_is_taken_and_versions_are_told_from_other_images() {
+        let image = |name: &str, description: &str, seconds| Image {
+            name: name.into(),
+            description: description.into(),
+            creation_time: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+            architecture: "x86_64".into(),
+            ..Default::default()
+        };
+        let (old, new) = (image("al2023-ami-2023.6.20250115.0-x86_64", "", 1), image("al2023-ami-2023.7.20250301.0-x86_64", "", 2));
+        assert_eq!(line_of(&old), line_of(&new));
+        assert_eq!(newest(vec![new.clone(), old]), Some(new));
+        let (jammy, noble) = (image("ubuntu/z-jammy-22.04", "Ubuntu 22.04", 1), image("ubuntu/a-noble-24.04", "Ubuntu 24.04", 1));
+        assert_ne!(line_of(&jammy), line_of(&noble));
+        assert_eq!(newest(vec![noble.clone(), jammy]), Some(noble));
+        assert_eq!(newest(Vec::new()), None);
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gureum_proto::{
     compute::v1::{
-        DescribeInstancesRequest, DescribeInstancesResponse, Event, Instance, InstanceState, RunInstancesResponse, WatchResponse, event,
+        DescribeImagesRequest, DescribeImagesResponse, DescribeInstanceTypesResponse, DescribeInstancesRequest, DescribeInstancesResponse,
+        Event, Image, Instance, InstanceState, InstanceTypeInfo, ProcessorInfo, RunInstancesRequest, RunInstancesResponse, WatchResponse,
+        event,
     },
     gateway::v1::{CloudEvent, GetClockResponse, SubscribeRequest, SubscribeResponse, subscribe_response},
 };
@@ -292,4 +294,72 @@ async fn zones_are_described_by_name_and_what_is_not_known_says_what_is() {
         assert_eq!(run.code, Some(1), "{run:?}");
         assert!(run.stderr.contains(absent) && run.stderr.contains("ids begin with i-, vol-, "), "{run:?}");
     }
+}
+
+/// The images whose names match the filter, which is plain or ends in a star, of the wanted architectures.
+fn shipped(call: &Call) -> Answer {
+    let request = DescribeImagesRequest::decode(call.message.clone()).expect("it is a request for images");
+    let wanted = |name: &str| request.filters.iter().find(|filter| filter.name == name).map(|filter| filter.values.clone());
+    let pattern = wanted("name").expect("they are asked for by name").remove(0);
+    let (architectures, public) = (wanted("architecture"), wanted("is-public").is_some());
+    let images = [
+        ("ami-1", "al2023-ami-2023.6-x86_64", "x86_64", true),
+        ("ami-2", "al2023-ami-2023.6-arm64", "arm64", true),
+        ("ami-3", "ubuntu-jammy-22.04-arm64", "arm64", true),
+        ("ami-4", "ubuntu-noble-24.04-arm64", "arm64", true),
+        ("ami-5", "ubuntu-own", "arm64", false),
+    ];
+    let fits = |name: &str| pattern.strip_suffix('*').map_or(name == pattern, |start| name.starts_with(start));
+    let images = images.into_iter().filter(|(_, name, architecture, all)| {
+        fits(name) && (*all || !public) && architectures.as_ref().is_none_or(|wanted| wanted.contains(&(*architecture).to_owned()))
+    });
+    let image = |(id, name, architecture, public): (&str, &str, &str, bool)| Image {
+        image_id: id.into(),
+        name: name.into(),
+        description: name.into(),
+        architecture: architecture.into(),
+        public,
+        ..Default::default()
+    };
+    Answer::one(&DescribeImagesResponse { images: images.map(image).collect(), ..Default::default() })
+}
+
+#[tokio::test]
+async fn an_image_is_found_by_how_its_name_begins_and_for_the_type() {
+    let region = Region::start(|call| match call.method.as_str() {
+        "DescribeImages" => shipped(call),
+        "DescribeInstanceTypes" => {
+            let arm = call.message.windows(3).any(|part| part == b"t4g");
+            let supported_architectures = vec![if arm { "arm64".to_owned() } else { "x86_64".to_owned() }];
+            let processor_info = Some(ProcessorInfo { supported_architectures, ..Default::default() });
+            let instance_types = vec![InstanceTypeInfo { processor_info, ..Default::default() }];
+            Answer::one(&DescribeInstanceTypesResponse { instance_types, ..Default::default() })
+        }
+        "RunInstances" => Answer::one(&RunInstancesResponse { instances: vec![instance(1, InstanceState::Pending)], ..Default::default() }),
+        "GetClock" => clock(),
+        _ => unknown(call),
+    })
+    .await;
+    let launched = async |line: &str| {
+        let run = region.run(&format!("launch {line}")).await;
+        let request = region.calls("RunInstances").pop().map(|call| RunInstancesRequest::decode(call.message).unwrap());
+        (request.and_then(|request| request.spec?.image_id).unwrap_or_default(), run)
+    };
+    let cases = [
+        ("-i al2023 -t t4g.micro", "ami-2"),
+        ("-i al2023 -t t3.micro", "ami-1"),
+        ("-i al2023-* -t t4g.micro", "ami-2"),
+        ("-i ubuntu-own -t t4g.micro", "ami-5"),
+    ];
+    for (line, expected) in cases {
+        let (image, run) = launched(line).await;
+        assert_eq!((image.as_str(), run.stderr.as_str()), (expected, ""), "{line}: {run:?}");
+    }
+    let (image, run) = launched("-i ubuntu -t t4g.micro").await;
+    assert_eq!(image, "ami-4");
+    assert_eq!(run.stderr, "note: \"ubuntu\" may be one of 2 images; taken is ubuntu-noble-24.04-arm64 (ami-4)\n");
+    let (_, run) = launched("-i ubuntu -t t3.micro").await;
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(run.stderr.contains("is named \"ubuntu*\" and for x86_64, which t3.micro has"), "{run:?}");
+    assert_eq!(region.run("launch --type t3.micro --image ").await.code, Some(2));
 }

@@ -49,7 +49,7 @@ pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failur
     let request = RunInstancesRequest {
         client_token: args.client_token.unwrap_or_default(),
         dry_run: args.dry_run,
-        spec: Some(args.spec.resolve(client).await?),
+        spec: Some(args.spec.resolve(client, out).await?),
         launch_template: args.template.as_deref().map(template),
         min_count: *args.count.start(),
         max_count: *args.count.end(),

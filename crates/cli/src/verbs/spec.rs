@@ -1,6 +1,6 @@
 //! What an instance shall be: the options that `launch` and `templates` share.
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
 use gureum_proto::{
     common::v1::Tag,
     compute::v1::{
@@ -9,7 +9,7 @@ use gureum_proto::{
     },
 };
 
-use crate::{client::Client, failure::Failure, parse, resolve};
+use crate::{client::Client, failure::Failure, output::Output, parse, resolve};
 
 /// The most that a launch takes as user data.
 const MAX_USER_DATA_BYTES: u64 = 16 << 10;
@@ -17,8 +17,8 @@ const MAX_USER_DATA_BYTES: u64 = 16 << 10;
 /// What an instance shall be.
 #[derive(Debug, Clone, Args)]
 pub struct SpecArgs {
-    /// Image, by id or name; of several whose name matches, the newest
-    #[arg(short, long, value_name = "IMAGE")]
+    /// Image: id, name, how the name of a public one begins, or '*' and '?' in it; of several the newest for the type
+    #[arg(short, long, value_name = "IMAGE", value_parser = NonEmptyStringValueParser::new())]
     image: Option<String>,
     /// Instance type, such as t3.micro
     #[arg(short = 't', long = "type", value_name = "TYPE")]
@@ -93,9 +93,11 @@ enum Shutdown {
 
 impl SpecArgs {
     /// The options as the contract has them. Names become ids; what was not said stays unsaid.
-    pub async fn resolve(self, client: &Client) -> Result<LaunchSpec, Failure> {
+    pub async fn resolve(self, client: &Client, out: &Output) -> Result<LaunchSpec, Failure> {
         let image = match &self.image {
-            Some(text) if self.sets_root() || !resolve::is_id(text, "ami-") => Some(resolve::image(client, text).await?),
+            Some(text) if self.sets_root() || !resolve::is_id(text, "ami-") => {
+                Some(resolve::image_to_launch(client, out, text, self.instance_type.as_deref()).await?)
+            }
             Some(_) | None => None,
         };
         let root_device = image.as_ref().map(|image| image.root_device_name.clone());

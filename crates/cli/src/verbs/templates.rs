@@ -112,7 +112,7 @@ pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failur
             let request = CreateLaunchTemplateRequest {
                 launch_template_name: args.template,
                 version_description: args.version_description,
-                launch_template_data: Some(args.spec.resolve(client).await?),
+                launch_template_data: Some(args.spec.resolve(client, out).await?),
                 ..Default::default()
             };
             template(call!(client.compute().create_launch_template(request))?.launch_template, client, out).await
@@ -159,7 +159,7 @@ async fn new_version(args: NewVersionArgs, client: &Client, out: &Output) -> Res
         launch_template: Some(which(args.template, VersionOf::LaunchTemplateId, VersionOf::LaunchTemplateName)),
         source_version: args.from,
         version_description: args.version_description,
-        launch_template_data: Some(args.spec.resolve(client).await?),
+        launch_template_data: Some(args.spec.resolve(client, out).await?),
         ..Default::default()
     };
     match call!(client.compute().create_launch_template_version(request))?.launch_template_version {

@@ -47,6 +47,10 @@ impl Output {
         self.format == Format::Table
     }
 
+    pub fn is_id(&self) -> bool {
+        self.format == Format::Id
+    }
+
     pub fn colour(&self) -> bool {
         self.colour
     }

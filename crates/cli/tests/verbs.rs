@@ -234,6 +234,14 @@ async fn a_private_key_goes_to_a_file_of_its_own_or_nowhere() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "secret\n");
     assert_eq!(region.run(&format!("keys create ops --out {}", path.display())).await.code, Some(2));
     assert_eq!(region.calls("CreateKeyPair").len(), 1);
+    let run = region.run("keys create ops -o id").await;
+    assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{run:?}");
+    assert!(run.stderr.contains("add --out FILE"), "{run:?}");
+    assert_eq!(region.calls("CreateKeyPair").len(), 1);
+    let third = folder.path().join("third.pem");
+    let run = region.run(&format!("keys create ops --out {} -o id", third.display())).await;
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), "key-00000000000000001\n"), "{run:?}");
+    assert_eq!(std::fs::read_to_string(&third).unwrap(), "secret\n");
     let other = folder.path().join("other.pem");
     assert_eq!(region.run(&format!("keys create taken --out {}", other.display())).await.code, Some(1));
     assert!(!other.exists());

@@ -35,7 +35,7 @@ const MAX_PUBLIC_KEY_BYTES: u64 = 16 << 10;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   gureum keys create ops --out ~/.ssh/ops.pem
-  gureum keys import laptop @$HOME/.ssh/id_ed25519.pub
+  gureum keys import laptop ~/.ssh/id_ed25519.pub
   gureum keys ls
   gureum keys delete ops")]
 pub struct Args {
@@ -55,13 +55,13 @@ enum Verb {
     Create(CreateArgs),
     /// Register a public key that exists already
     #[command(
-        after_help = "Examples:\n  gureum keys import laptop @$HOME/.ssh/id_ed25519.pub\n  ssh-add -L | head -1 | gureum keys import agent @-"
+        after_help = "Examples:\n  gureum keys import laptop ~/.ssh/id_ed25519.pub\n  ssh-add -L | head -1 | gureum keys import agent @-"
     )]
     Import {
         /// Name of the key pair
         name: String,
-        /// The public key: text, @FILE, or @- for standard input
-        #[arg(value_name = "KEY|@FILE")]
+        /// The public key: its file, its text, or @- for standard input
+        #[arg(value_name = "FILE|KEY")]
         key: String,
         /// Tag; may be given again
         #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = parse::tag)]
@@ -86,7 +86,7 @@ struct CreateArgs {
     /// Form of the private key
     #[arg(long, value_enum, default_value = "pem")]
     format: PrivateForm,
-    /// File for the private key, readable by its owner only; one that exists is left alone
+    /// File for the private key, readable by its owner only; one that exists is left alone. Without it the key goes to standard output
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Tag; may be given again
@@ -118,7 +118,7 @@ pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failur
         }
         Verb::Create(args) => create(args, client, out).await,
         Verb::Import { name, key, tags } => {
-            let public_key_material = parse::content(&key, MAX_PUBLIC_KEY_BYTES)?;
+            let public_key_material = public_key(&key)?;
             let request = ImportKeyPairRequest { key_name: name, public_key_material, tags, ..Default::default() };
             match call!(client.security().import_key_pair(request))?.key_pair {
                 Some(key) => out.one(client, &key).await,
@@ -140,6 +140,19 @@ pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failur
     }
 }
 
+/// A file that exists, or what [`parse::content`] takes. No form of a public key is a file's name: it has blanks, or is base64.
+fn public_key(argument: &str) -> Result<Vec<u8>, Failure> {
+    if Path::new(argument).is_file() {
+        return parse::content(&format!("@{argument}"), MAX_PUBLIC_KEY_BYTES);
+    }
+    let base64 = |letter: char| letter.is_ascii_alphanumeric() || "+/=".contains(letter);
+    if !argument.starts_with('@') && !argument.contains(char::is_whitespace) && !argument.chars().all(base64) {
+        let told = format!("\"{argument}\" is neither a file that exists nor a public key; name one, or give the key's text");
+        return Err(Failure::usage(told));
+    }
+    parse::content(argument, MAX_PUBLIC_KEY_BYTES)
+}
+
 async fn create(args: CreateArgs, client: &Client, out: &Output) -> Result<(), Failure> {
     let request = CreateKeyPairRequest {
         key_name: args.name,
@@ -157,6 +170,9 @@ async fn create(args: CreateArgs, client: &Client, out: &Output) -> Result<(), F
         ..Default::default()
     };
     let Some(path) = args.out else {
+        if out.is_id() {
+            return Err(Failure::usage("`-o id` prints the id alone, so the private key needs a file: add --out FILE"));
+        }
         let answer = call!(client.security().create_key_pair(request))?;
         return if out.is_json() { out.write(&format!("{:#}\n", message::to_json(&answer)?)) } else { out.write(&answer.key_material) };
     };
@@ -236,5 +252,18 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(matches!(new_private_file(&path), Err(Failure::Usage(text)) if text.contains("exists already")));
         assert_eq!(fs::read_to_string(&path).unwrap(), "secret");
+    }
+
+    #[test]
+    fn a_public_key_is_a_file_or_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ops.pub");
+        let name = path.display().to_string();
+        assert!(matches!(public_key(&name), Err(Failure::Usage(text)) if text.contains(&name) && text.contains("nor a public key")));
+        fs::write(&path, "ssh-ed25519 AAAA me@home").unwrap();
+        for argument in [name.clone(), format!("@{name}"), "ssh-ed25519 AAAA me@home".to_owned()] {
+            assert_eq!(public_key(&argument).unwrap(), b"ssh-ed25519 AAAA me@home", "{argument}");
+        }
+        assert_eq!(public_key("MCowBQYDK2VwAyEA+/==").unwrap(), b"MCowBQYDK2VwAyEA+/==");
     }
 }

@@ -11,6 +11,7 @@ use gureum_proto::{
         SnapshotState,
     },
     gateway::v1::{EventFilter, SubscribeRequest, SubscribeResponse},
+    network::v1::{Address, AddressAssociationState, DescribeAddressesRequest},
 };
 use tonic::Streaming;
 
@@ -41,7 +42,8 @@ pub struct WaitArgs {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Reached,
-    Passing,
+    /// Not yet; for what it waits, in words, if that is known.
+    Passing(String),
     /// It will not get there any more; in words.
     Failed(String),
 }
@@ -73,7 +75,7 @@ fn judge_instance(instance: &Instance, goal: InstanceState) -> Verdict {
         InstanceState::Terminated => true,
     };
     if !lost {
-        return Verdict::Passing;
+        return Verdict::Passing(instance.waiting_reason.clone());
     }
     let reason = instance.state_reason.as_ref().map_or("", |reason| &reason.message);
     let reason = if reason.is_empty() { instance.state_transition_reason.as_str() } else { reason };
@@ -88,7 +90,7 @@ pub async fn for_image(client: &Client, out: &Output, id: &str, limit: Duration)
     };
     let judge = |image: &Image| match image.state() {
         ImageState::Available => Verdict::Reached,
-        ImageState::Unspecified | ImageState::Pending => Verdict::Passing,
+        ImageState::Unspecified | ImageState::Pending => Verdict::Passing(String::new()),
         state @ (ImageState::Failed | ImageState::Deregistered) => {
             let reason = image.state_reason.as_ref().map_or("", |reason| &reason.message);
             Verdict::Failed(because(&format!("{} is {}", image.image_id, word(state.as_str_name(), "IMAGE_STATE_")), reason))
@@ -105,10 +107,35 @@ pub async fn for_snapshot(client: &Client, out: &Output, id: &str, limit: Durati
     };
     let judge = |snapshot: &Snapshot| match snapshot.state() {
         SnapshotState::Completed => Verdict::Reached,
-        SnapshotState::Unspecified | SnapshotState::Pending => Verdict::Passing,
+        SnapshotState::Unspecified | SnapshotState::Pending => Verdict::Passing(String::new()),
         SnapshotState::Error => Verdict::Failed(because(&format!("{} failed", snapshot.snapshot_id), &snapshot.state_message)),
     };
     Wait { client, out, goal: "completed", limit }.run(&[id.to_owned()], look, judge).await
+}
+
+/// Waits until an elastic IP leads where an association says: until then another instance may hold it.
+pub async fn for_association(client: &Client, out: &Output, allocation_id: &str, association_id: &str, limit: Duration) -> Waited<Address> {
+    let look = async |ids: Vec<String>| {
+        let request = DescribeAddressesRequest { allocation_ids: ids, ..Default::default() };
+        pages!(client.network().describe_addresses(request).addresses, None)
+    };
+    Wait { client, out, goal: "associated", limit }
+        .run(&[allocation_id.to_owned()], look, |address| judge_association(address, association_id))
+        .await
+}
+
+fn judge_association(address: &Address, association_id: &str) -> Verdict {
+    let Some(association) = &address.association else {
+        return Verdict::Failed(format!("{} points at nothing any more: it was disassociated meanwhile", address.public_ip));
+    };
+    if association.association_id != association_id {
+        let target = if association.instance_id.is_empty() { &association.network_interface_id } else { &association.instance_id };
+        return Verdict::Failed(format!("{} points at {target} now: it was moved again meanwhile", address.public_ip));
+    }
+    match association.state() {
+        AddressAssociationState::Associated => Verdict::Reached,
+        AddressAssociationState::Unspecified | AddressAssociationState::Waiting => Verdict::Passing(association.state_reason.clone()),
+    }
 }
 
 fn because(what: &str, reason: &str) -> String {
@@ -129,12 +156,13 @@ impl Wait<'_> {
         look: impl AsyncFn(Vec<String>) -> Result<Vec<T>, Failure>,
         judge: impl Fn(&T) -> Verdict,
     ) -> Waited<T> {
-        let mut seen = BTreeMap::new();
-        let outcome = match tokio::time::timeout(self.limit, self.follow(ids, look, judge, &mut seen)).await {
+        let (mut seen, mut reason) = (BTreeMap::new(), String::new());
+        let outcome = match tokio::time::timeout(self.limit, self.follow(ids, look, judge, &mut seen, &mut reason)).await {
             Ok(outcome) => outcome,
             Err(_elapsed) => {
                 let limit = humantime::format_duration(self.limit);
-                Err(Failure::NotReached(format!("not all are {} after {limit}: gave up waiting; they go on", self.goal)))
+                let told = format!("not all are {} after {limit}: gave up waiting; they go on", self.goal);
+                Err(Failure::NotReached(because(&told, &reason)))
             }
         };
         self.out.progress("");
@@ -147,15 +175,19 @@ impl Wait<'_> {
         look: impl AsyncFn(Vec<String>) -> Result<Vec<T>, Failure>,
         judge: impl Fn(&T) -> Verdict,
         seen: &mut BTreeMap<String, T>,
+        reason: &mut String,
     ) -> Result<(), Failure> {
         // Subscribed before the first look, so that no change falls between the two.
         let mut events = subscribe(self.client, ids).await;
         let mut waiting = ids.to_vec();
         let mut failed = Vec::new();
         loop {
+            reason.clear();
             for item in look(waiting.clone()).await? {
                 match judge(&item) {
-                    Verdict::Passing => {}
+                    // Of several the last one's: one line has room for no more.
+                    Verdict::Passing(why) if !why.is_empty() => *reason = why,
+                    Verdict::Passing(_) => {}
                     Verdict::Reached => waiting.retain(|id| id != item.id()),
                     Verdict::Failed(reason) => {
                         waiting.retain(|id| id != item.id());
@@ -168,7 +200,7 @@ impl Wait<'_> {
                 return if failed.is_empty() { Ok(()) } else { Err(Failure::NotReached(failed.join("\n  "))) };
             }
             let reached = ids.len() - waiting.len() - failed.len();
-            self.out.progress(&format!("{reached} of {} {}", ids.len(), self.goal));
+            self.out.progress(&because(&format!("{reached} of {} {}", ids.len(), self.goal), reason));
             next_reason_to_look(&mut events).await;
         }
     }
@@ -199,7 +231,7 @@ async fn next_reason_to_look(events: &mut Option<Streaming<SubscribeResponse>>) 
 
 #[cfg(test)]
 mod tests {
-    use gureum_proto::compute::v1::StateReason;
+    use gureum_proto::{compute::v1::StateReason, network::v1::AddressAssociation};
 
     use super::*;
 
@@ -215,7 +247,7 @@ mod tests {
         for goal in [Running, Stopped, Terminated] {
             assert_eq!(judge_instance(&instance(goal), goal), Verdict::Reached);
             for passing in [Pending, Stopping].into_iter().filter(|state| *state != goal) {
-                assert_eq!(judge_instance(&instance(passing), goal), Verdict::Passing);
+                assert_eq!(judge_instance(&instance(passing), goal), Verdict::Passing(String::new()));
             }
         }
         assert!(failed(ShuttingDown, Running) && failed(Terminated, Running) && failed(Stopped, Running));
@@ -223,5 +255,25 @@ mod tests {
         assert!(!failed(Stopped, Terminated) && !failed(ShuttingDown, Terminated));
         let told = judge_instance(&instance(Terminated), Running);
         assert_eq!(told, Verdict::Failed("i-1 is terminated: it did not boot".into()));
+    }
+
+    #[test]
+    fn an_association_is_waited_for_until_another_takes_its_place() {
+        use AddressAssociationState::{Associated, Waiting};
+        let judge = |id: &str, state: AddressAssociationState| {
+            let association = AddressAssociation {
+                association_id: id.into(),
+                instance_id: "i-1".into(),
+                state: state.into(),
+                state_reason: if state == Waiting { "i-2 has it".into() } else { String::new() },
+                ..Default::default()
+            };
+            judge_association(&Address { association: Some(association), ..Default::default() }, "eipassoc-1")
+        };
+        assert_eq!(judge("eipassoc-1", Waiting), Verdict::Passing("i-2 has it".into()));
+        assert_eq!(judge("eipassoc-1", Associated), Verdict::Reached);
+        assert!(matches!(judge("eipassoc-2", Associated), Verdict::Failed(text) if text.contains("points at i-1 now")));
+        let nowhere = judge_association(&Address::default(), "eipassoc-1");
+        assert!(matches!(nowhere, Verdict::Failed(text) if text.contains("points at nothing any more")));
     }
 }

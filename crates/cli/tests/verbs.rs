@@ -371,3 +371,43 @@ async fn an_image_is_found_by_how_its_name_begins_and_for_the_type() {
     assert!(run.stderr.contains("is named \"ubuntu*\" and for x86_64, which t3.micro has"), "{run:?}");
     assert_eq!(region.run("launch --type t3.micro --image ").await.code, Some(2));
 }
+
+#[tokio::test]
+async fn a_move_is_waited_for_until_the_address_points_at_its_new_instance() {
+    use gureum_proto::network::v1::{
+        Address, AddressAssociation, AddressAssociationState, AssociateAddressResponse, DescribeAddressesResponse,
+    };
+    let address = |state: AddressAssociationState| Address {
+        allocation_id: "eipalloc-00000000000000001".into(),
+        public_ip: "127.2.0.7".into(),
+        association: Some(AddressAssociation {
+            association_id: "eipassoc-00000000000000001".into(),
+            instance_id: "i-00000000000000002".into(),
+            state: state.into(),
+            state_reason: if state == AddressAssociationState::Waiting { "i-1 still has it".into() } else { String::new() },
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let looks = AtomicUsize::new(0);
+    let region = Region::start(move |call| match call.method.as_str() {
+        // The first one looks for the allocation.
+        "DescribeAddresses" => {
+            let settled = looks.fetch_add(1, Ordering::SeqCst) == 2;
+            let state = if settled { AddressAssociationState::Associated } else { AddressAssociationState::Waiting };
+            Answer::one(&DescribeAddressesResponse { addresses: vec![address(state)], ..Default::default() })
+        }
+        "AssociateAddress" => Answer::one(&AssociateAddressResponse {
+            association_id: "eipassoc-00000000000000001".into(),
+            address: Some(address(AddressAssociationState::Waiting)),
+        }),
+        _ => unknown(call),
+    })
+    .await;
+    let run = region.run("eip associate 127.2.0.7 i-00000000000000002 --move --wait").await;
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.stdout.contains("associated"), "{run:?}");
+    let run = region.run("eip associate 127.2.0.7 i-00000000000000002 --move --wait --timeout 100ms -o id").await;
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), "eipalloc-00000000000000001\n"), "{run:?}");
+    assert!(run.stderr.contains("not all are associated after 100ms") && run.stderr.contains("i-1 still has it"), "{run:?}");
+}

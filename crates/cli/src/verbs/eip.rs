@@ -18,6 +18,7 @@ use crate::{
     pages, parse, resolve,
     table::{Cell, Show, name_of, word},
     time::Timestamp,
+    wait::{self, WaitArgs},
 };
 
 /// Elastic IPs: public addresses that stay
@@ -25,7 +26,7 @@ use crate::{
 #[command(after_help = "Examples:
   gureum eip allocate --name web
   gureum eip associate 127.2.0.7 web
-  gureum eip associate 127.2.0.7 web-2 --move
+  gureum eip associate 127.2.0.7 web-2 --move --wait
   gureum eip disassociate 127.2.0.7
   gureum eip release 127.2.0.7")]
 pub struct Args {
@@ -50,7 +51,7 @@ enum Verb {
     },
     /// Point an elastic IP at an instance or an interface
     #[command(
-        after_help = "Examples:\n  gureum eip associate 127.2.0.7 web\n  gureum eip associate eipalloc-00000000000000001 eni-00000000000000001 --move"
+        after_help = "Examples:\n  gureum eip associate 127.2.0.7 web\n  gureum eip associate eipalloc-00000000000000001 eni-00000000000000001 --move --wait"
     )]
     Associate(AssociateArgs),
     /// Take an elastic IP off what it points at
@@ -85,6 +86,8 @@ struct AssociateArgs {
     /// Also if it points elsewhere now, or the target has another one
     #[arg(long = "move")]
     take: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
 }
 
 /// Carries the command out.
@@ -167,7 +170,14 @@ async fn associate(args: AssociateArgs, client: &Client, out: &Output) -> Result
     } else {
         request.instance_id = resolve::instance(client, &args.target).await?;
     }
-    address(call!(client.network().associate_address(request))?.address, client, out).await
+    let answer = call!(client.network().associate_address(request))?;
+    let associated = match answer.address {
+        Some(associated) if args.wait.wait => associated,
+        shown => return address(shown, client, out).await,
+    };
+    let waited = wait::for_association(client, out, &associated.allocation_id, &answer.association_id, args.wait.timeout).await;
+    out.one(client, waited.items.first().unwrap_or(&associated)).await?;
+    waited.outcome
 }
 
 impl Show for Address {

@@ -85,7 +85,13 @@ impl Cli {
             #[cfg(feature = "region")]
             Command::Serve(args) => crate::serve::run(args, out).await,
             Command::Completion(args) => verbs::completion::run(&args, Self::command(), out),
-            command => command.call(&Client::connect(&self.connection).await?, out).await,
+            command => {
+                let client = Client::connect(&self.connection).await?;
+                match command.call(&client, out).await {
+                    Err(failure) => Err(self.connection.explain(failure).await),
+                    done => done,
+                }
+            }
         }
     }
 }

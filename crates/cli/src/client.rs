@@ -39,6 +39,12 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(35);
 /// The largest answer: a page of 1000 of the largest resources.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
+/// What rustls says of an answer that is not TLS.
+const NO_TLS: &str = "InvalidContentType";
+
+/// What rustls says of a certificate that it does not trust: then there is TLS.
+const NO_TRUST: &str = "invalid peer certificate";
+
 /// Where the region is and who calls.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Connection {
@@ -54,6 +60,35 @@ pub struct Connection {
     /// Certificate authority of an https endpoint, in PEM; the system's ones if not given
     #[arg(long, global = true, value_name = "FILE", env = "GUREUM_CA", help_heading = "Region")]
     pub ca: Option<PathBuf>,
+}
+
+impl Connection {
+    /// No connection came about.
+    fn unreachable(&self, cause: String) -> Failure {
+        let endpoint = self.endpoint.clone();
+        match endpoint.strip_prefix("https://") {
+            Some(host) if cause.contains(NO_TLS) => Failure::OtherScheme { other: format!("http://{host}"), endpoint },
+            _ => Failure::Unreachable { endpoint, cause },
+        }
+    }
+
+    /// Why no call came through a connection that came about. A door with TLS takes connections without it and then breaks them
+    /// off, now in one way and now in another, so whether it is one is tried.
+    pub async fn explain(&self, failure: Failure) -> Failure {
+        match (failure, self.endpoint.strip_prefix("http://")) {
+            (Failure::Unreachable { endpoint, .. }, Some(host)) if self.speaks_tls(host).await => {
+                Failure::OtherScheme { other: format!("https://{host}"), endpoint }
+            }
+            (failure, _) => failure,
+        }
+    }
+
+    async fn speaks_tls(&self, host: &str) -> bool {
+        match endpoint(&Self { endpoint: format!("https://{host}"), ..self.clone() }) {
+            Ok(endpoint) => endpoint.connect().await.map_or_else(|error| chain(&error).contains(NO_TRUST), |_| true),
+            Err(_) => false,
+        }
+    }
 }
 
 /// Puts scope and key on a call.
@@ -109,9 +144,7 @@ impl Client {
         let access_key = std::env::var(ACCESS_KEY_VARIABLE).ok().filter(|key| !key.is_empty());
         let caller = Caller::new(connection, access_key.as_deref())?;
         let endpoint = endpoint(connection)?;
-        let unreachable =
-            |error: tonic::transport::Error| Failure::Unreachable { endpoint: connection.endpoint.clone(), cause: chain(&error) };
-        let channel = endpoint.connect().await.map_err(unreachable)?;
+        let channel = endpoint.connect().await.map_err(|error| connection.unreachable(chain(&error)))?;
         Ok(Self { transport: InterceptedService::new(channel, caller), endpoint: connection.endpoint.clone() })
     }
 

@@ -27,6 +27,9 @@ pub enum Failure {
     /// Nothing answers at the endpoint.
     #[error("no region answers at {endpoint}: {cause}")]
     Unreachable { endpoint: String, cause: String },
+    /// What answers there wants TLS and is not asked for it, or the other way round.
+    #[error("no region answers at {endpoint}: what is there speaks {}; try {other}", if other.starts_with("https") { "TLS" } else { "no TLS" })]
+    OtherScheme { endpoint: String, other: String },
     /// Something that should work does not: a region that cannot start, an answer that cannot be read.
     #[error("{0}")]
     Broken(String),
@@ -61,11 +64,14 @@ impl Failure {
     /// A call's end that is no answer.
     pub fn call(endpoint: &str, status: Status) -> Self {
         let from_region = status.get_details_error_info().is_some();
-        match status.code() {
-            Code::Unavailable | Code::Unknown | Code::Cancelled if !from_region => Self::Unreachable {
-                endpoint: endpoint.to_owned(),
-                cause: status.source().map_or_else(|| status.message().to_owned(), chain),
-            },
+        match (status.code(), status.source()) {
+            // With a cause it was made here: what is there does not speak HTTP/2, or broke off.
+            (Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal, Some(cause)) if !from_region => {
+                Self::Unreachable { endpoint: endpoint.to_owned(), cause: chain(cause) }
+            }
+            (Code::Unavailable | Code::Unknown | Code::Cancelled, None) if !from_region => {
+                Self::Unreachable { endpoint: endpoint.to_owned(), cause: status.message().to_owned() }
+            }
             _ => Self::Refused(Box::new(status)),
         }
     }
@@ -75,7 +81,8 @@ impl Failure {
         match self {
             Self::Refused(status) => status.get_details_error_info().map(|info| info.reason),
             Self::NotFound { reason, .. } => Some((*reason).to_owned()),
-            Self::NotReached(_) | Self::Usage(_) | Self::Unreachable { .. } | Self::Broken(_) | Self::Closed => None,
+            Self::NotReached(_) | Self::Usage(_) | Self::Broken(_) | Self::Closed => None,
+            Self::Unreachable { .. } | Self::OtherScheme { .. } => None,
         }
     }
 
@@ -85,7 +92,7 @@ impl Failure {
             Self::Closed => ExitCode::SUCCESS,
             Self::Refused(_) | Self::NotFound { .. } | Self::NotReached(_) | Self::Broken(_) => ExitCode::from(1),
             Self::Usage(_) => ExitCode::from(2),
-            Self::Unreachable { .. } => ExitCode::from(3),
+            Self::Unreachable { .. } | Self::OtherScheme { .. } => ExitCode::from(3),
         }
     }
 
@@ -98,7 +105,8 @@ impl Failure {
         match self {
             Self::Refused(status) => add_details(&mut text, status),
             Self::Unreachable { .. } => text.push_str("\n  start one with `gureum up`, or name one with --endpoint or GUREUM_ENDPOINT"),
-            Self::NotFound { .. } | Self::NotReached(_) | Self::Usage(_) | Self::Broken(_) | Self::Closed => {}
+            Self::NotFound { .. } | Self::NotReached(_) | Self::Usage(_) => {}
+            Self::OtherScheme { .. } | Self::Broken(_) | Self::Closed => {}
         }
         text
     }
@@ -131,7 +139,7 @@ impl Failure {
             Self::NotFound { .. } => "NOT_FOUND",
             Self::NotReached(_) => "NOT_REACHED",
             Self::Usage(_) => "USAGE",
-            Self::Unreachable { .. } => "UNREACHABLE",
+            Self::Unreachable { .. } | Self::OtherScheme { .. } => "UNREACHABLE",
             Self::Broken(_) => "BROKEN",
             Self::Closed => "OUTPUT_CLOSED",
         }

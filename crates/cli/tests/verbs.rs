@@ -411,3 +411,28 @@ async fn a_move_is_waited_for_until_the_address_points_at_its_new_instance() {
     assert_eq!((run.code, run.stdout.as_str()), (Some(1), "eipalloc-00000000000000001\n"), "{run:?}");
     assert!(run.stderr.contains("not all are associated after 100ms") && run.stderr.contains("i-1 still has it"), "{run:?}");
 }
+
+#[tokio::test]
+async fn the_wrong_scheme_is_told_with_the_right_one() {
+    let answers = |call: &Call| match call.method.as_str() {
+        "DescribeInstances" => instances(Vec::new()),
+        _ => unknown(call),
+    };
+    let (plain, (secure, certificate)) = (Region::start(answers).await, Region::start_with_tls(answers).await);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ca.pem");
+    std::fs::write(&path, certificate).unwrap();
+    let run = secure.run(&format!("ps -o id --ca {}", path.display())).await;
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let without_tls = secure.endpoint.replace("https://", "http://");
+    for (wrong, right, ca) in [
+        (&without_tls, &secure.endpoint, format!(" --ca {}", path.display())),
+        (&without_tls, &secure.endpoint, String::new()),
+        (&plain.endpoint.replace("http://", "https://"), &plain.endpoint, format!(" --ca {}", path.display())),
+    ] {
+        let run = plain.run(&format!("ps --endpoint {wrong}{ca}")).await;
+        assert_eq!(run.code, Some(3), "{run:?}");
+        assert!(run.stderr.starts_with(&format!("error: no region answers at {wrong}: ")), "{run:?}");
+        assert!(run.stderr.contains(&format!("try {right}\n")), "{run:?}");
+    }
+}

@@ -169,7 +169,11 @@ async fn a_watch_goes_on_from_the_list() {
                 WatchResponse { message: Some(Told(Event { metadata: None, resource })) }.encode_to_vec()
             };
             let caught_up = WatchResponse { message: Some(CaughtUpToSequence(5)) }.encode_to_vec();
-            let messages = vec![event(1, InstanceState::Pending), caught_up, event(1, InstanceState::Running)];
+            let mut unseen = instance(1, InstanceState::Pending);
+            unseen.generation = 7;
+            let unseen = Event { metadata: None, resource: Some(event::Resource::Instance(unseen)) };
+            let unseen = WatchResponse { message: Some(Told(unseen)) }.encode_to_vec();
+            let messages = vec![event(1, InstanceState::Pending), caught_up, unseen, event(1, InstanceState::Running)];
             Answer { messages, end: Some(Status::unavailable("going down")) }
         }
         "DescribeInstances" => instances(vec![instance(1, InstanceState::Pending)]),
@@ -179,8 +183,10 @@ async fn a_watch_goes_on_from_the_list() {
     .await;
     let run = region.run("ps --watch").await;
     let states: Vec<_> = run.stdout.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
-    assert_eq!(states, ["STATE", "pending", "running"], "{run:?}");
+    assert_eq!(states, ["STATE", "pending", "running"], "a row that says nothing new is shown: {run:?}");
     assert_eq!(run.code, Some(3), "{run:?}");
+    let run = region.run("ps --watch -o json").await;
+    assert_eq!(run.stdout.lines().count(), 3, "JSON shows every field: {run:?}");
 }
 
 #[tokio::test]

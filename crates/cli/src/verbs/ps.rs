@@ -1,5 +1,7 @@
 //! `gureum ps`.
 
+use std::collections::BTreeMap;
+
 use clap::Args as ClapArgs;
 use gureum_proto::{
     WatchMessage, WatchPart,
@@ -7,7 +9,14 @@ use gureum_proto::{
     compute::v1::{DescribeInstancesRequest, Instance, WatchRequest, event::Resource},
 };
 
-use crate::{client::Client, failure::Failure, list::ListArgs, output::Output, pages, parse, table::Table};
+use crate::{
+    client::Client,
+    failure::Failure,
+    list::ListArgs,
+    output::Output,
+    pages, parse,
+    table::{Show, Table},
+};
 
 /// States of instances that still exist.
 const LIVE_STATES: [&str; 5] = ["pending", "running", "stopping", "stopped", "shutting-down"];
@@ -31,7 +40,7 @@ pub struct Args {
     /// Also terminated ones
     #[arg(short, long, conflicts_with = "states")]
     all: bool,
-    /// Go on with a row for each change, until Ctrl-C
+    /// Go on with a row for each change that shows, until Ctrl-C
     #[arg(short, long, conflicts_with = "limit")]
     watch: bool,
     #[command(flatten)]
@@ -59,13 +68,13 @@ pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failur
     out.list(client, &instances).await
 }
 
-/// The instances as they are, then each change of one of them. An instance that a change took out of the
+/// The instances as they are, then each change of one of them that shows. An instance that a change took out of the
 /// selection by its state is still shown, as it is then.
 async fn watch(client: &Client, out: &Output, selection: DescribeInstancesRequest) -> Result<(), Failure> {
     // Opened before the list is asked for, so that no change falls between the two.
     let mut stream =
         client.compute().watch(WatchRequest { after_sequence: None }).await.map_err(|status| client.failed(status))?.into_inner();
-    let mut known = std::collections::BTreeSet::new();
+    let mut known = BTreeMap::new();
     let mut table = Table::new::<Instance>(out.colour());
     let mut caught_up = false;
     while let Some(message) = stream.message().await.map_err(|status| client.failed(status))? {
@@ -74,19 +83,29 @@ async fn watch(client: &Client, out: &Output, selection: DescribeInstancesReques
             WatchPart::CaughtUp(_) if !caught_up => {
                 caught_up = true;
                 let instances: Vec<Instance> = pages!(client.compute().describe_instances(selection.clone()).instances, None)?;
-                known.extend(instances.iter().map(|instance| instance.instance_id.clone()));
                 show(client, out, &mut table, &instances).await?;
+                known.extend(instances.into_iter().map(|instance| (instance.instance_id.clone(), instance)));
                 continue;
             }
             WatchPart::Event(_) | WatchPart::CaughtUp(_) | WatchPart::Unknown => continue,
         };
         let Some(Resource::Instance(instance)) = event.resource else { continue };
-        if known.contains(&instance.instance_id) || selected(client, &selection, &instance.instance_id).await? {
-            known.insert(instance.instance_id.clone());
-            show(client, out, &mut table, &[instance]).await?;
+        let new = match known.get(&instance.instance_id) {
+            Some(before) => looks_new(out, before, &instance),
+            None if selected(client, &selection, &instance.instance_id).await? => true,
+            None => continue,
+        };
+        if new {
+            show(client, out, &mut table, std::slice::from_ref(&instance)).await?;
         }
+        known.insert(instance.instance_id.clone(), instance);
     }
     Err(Failure::Broken("the region ended the stream".to_owned()))
+}
+
+/// Whether something that is printed changed. That time goes on is no change.
+fn looks_new(out: &Output, before: &Instance, now: &Instance) -> bool {
+    if out.is_json() { before != now } else { before.row(None) != now.row(None) }
 }
 
 async fn show(client: &Client, out: &Output, table: &mut Table, instances: &[Instance]) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
 //! `gureum volumes`.
 
-use clap::{Args as ClapArgs, Subcommand};
+use clap::{ArgGroup, Args as ClapArgs, Subcommand};
 use gureum_proto::{
     common::v1::Tag,
     compute::v1::{
@@ -87,12 +87,13 @@ struct LsArgs {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(group = ArgGroup::new("content").args(["size", "snapshot"]).required(true).multiple(true))]
 struct CreateArgs {
     /// Zone, such as us-east-1a
     #[arg(long, value_name = "ZONE")]
     zone: String,
-    /// GiB; of a snapshot its size, if not given
-    #[arg(long, value_name = "GIB", value_parser = clap::value_parser!(i32).range(1..), required_unless_present = "snapshot")]
+    /// GiB; needed unless --snapshot is given, whose size is then the default
+    #[arg(long, value_name = "GIB", value_parser = clap::value_parser!(i32).range(1..))]
     size: Option<i32>,
     /// gp2, gp3, io1, io2, st1, sc1 or standard
     #[arg(long = "type", value_name = "KIND", value_parser = parse::volume_type)]
@@ -103,7 +104,7 @@ struct CreateArgs {
     /// MiB/s, of gp3
     #[arg(long, value_name = "MIBPS", value_parser = clap::value_parser!(i32).range(1..))]
     throughput: Option<i32>,
-    /// Snapshot whose content it has
+    /// Snapshot whose content it has; needed unless --size is given
     #[arg(long, value_name = "ID")]
     snapshot: Option<String>,
     /// Encrypt what is on it
@@ -218,5 +219,28 @@ impl Show for VolumeAttachment {
     fn row(&self, _now: Option<Timestamp>) -> Vec<Cell> {
         let state = word(self.state().as_str_name(), "VOLUME_ATTACHMENT_STATE_");
         vec![self.id().into(), (&self.instance_id).into(), (&self.device).into(), Cell::state(&state)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        create: CreateArgs,
+    }
+
+    #[test]
+    fn a_volume_is_made_of_a_size_or_a_snapshot() {
+        let parse = |line: &str| Line::try_parse_from(line.split(' '));
+        for line in ["x --zone a --size 1", "x --zone a --snapshot snap-1", "x --zone a --snapshot snap-1 --size 1"] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+        let told = parse("x --zone a").unwrap_err().to_string();
+        assert!(told.contains("<--size <GIB>|--snapshot <ID>>"), "{told}");
     }
 }

@@ -57,6 +57,9 @@ pub struct Args {
     /// Memory of each node, in GiB
     #[arg(long, default_value_t = 262_144)]
     node_memory_gib: u32,
+    /// Calls a second that one account may make in the long run; at once it may make twice as many
+    #[arg(long, value_name = "CALLS", default_value_t = region::CALLS_PER_SECOND, value_parser = clap::value_parser!(u32).range(1..))]
+    calls_per_second: u32,
     /// Seed of what the simulated nodes do
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -79,6 +82,7 @@ pub async fn run(args: Args, out: &Output) -> Result<(), Failure> {
         nodes_per_zone: args.nodes_per_zone,
         node_vcpus: args.node_vcpus,
         node_memory_gib: args.node_memory_gib,
+        calls_per_second: args.calls_per_second,
         telemetry,
         boot_seed: args.seed,
     };

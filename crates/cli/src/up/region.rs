@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -23,6 +24,9 @@ use super::slice::{Slice, SliceError};
 
 /// The longest path of a Unix socket that Linux takes, less a margin for the names in it.
 const MAX_DIRECTORY_LENGTH: usize = 80;
+
+/// Calls of one account a second if nothing else is said: the gateway's own default.
+pub const CALLS_PER_SECOND: u32 = 20_000;
 
 /// What outlives a region's processes beside the services' stores.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -50,6 +54,14 @@ pub enum RegionError {
     OtherClock { path: PathBuf, before: ClockSetting, wanted: ClockSetting },
     #[error("the directory {} is too long for the sockets in it: Linux allows 107 characters", path.display())]
     TooLong { path: PathBuf },
+    #[error("the region in {} is run by another process; stop that one, or choose another directory with --directory", path.display())]
+    InUse { path: PathBuf },
+    #[error("the region in {} cannot have its addresses", path.display())]
+    Addresses {
+        path: PathBuf,
+        #[source]
+        source: SliceError,
+    },
     #[error(transparent)]
     Slice(#[from] SliceError),
 }
@@ -65,6 +77,8 @@ pub struct Plan {
     pub nodes_per_zone: u32,
     pub node_vcpus: u32,
     pub node_memory_gib: u32,
+    /// Of one account, in the long run.
+    pub calls_per_second: u32,
     pub telemetry: TelemetryConfig,
     pub boot_seed: u64,
 }
@@ -123,6 +137,8 @@ pub struct Region {
     pub members: Vec<(String, Member)>,
     pub in_memory: bool,
     _slice: Slice,
+    /// Held as long as the region runs; none in memory.
+    _lock: Option<File>,
 }
 
 impl Region {
@@ -136,6 +152,7 @@ impl Region {
             return Err(RegionError::TooLong { path: run_directory });
         }
         private_directory(&run_directory)?;
+        let lock = plan.directory.as_deref().map(lock).transpose()?;
         let (slice, clock) = match &plan.directory {
             Some(directory) => remember(directory, plan.clock)?,
             None => {
@@ -144,7 +161,7 @@ impl Region {
             }
         };
         let members = Builder { plan, run_directory: &run_directory, clock, slice: &slice }.members();
-        Ok(Self { run_directory, members, in_memory: plan.directory.is_none(), _slice: slice })
+        Ok(Self { run_directory, members, in_memory: plan.directory.is_none(), _slice: slice, _lock: lock })
     }
 }
 
@@ -163,6 +180,18 @@ fn private_directory(path: &Path) -> Result<(), RegionError> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed("close to others"))
 }
 
+/// Two processes with one directory would take each other's sockets before their stores told them apart.
+fn lock(directory: &Path) -> Result<File, RegionError> {
+    let path = directory.join("LOCK");
+    let failed = |source| RegionError::Io { operation: "lock", path: path.clone(), source };
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(RegionError::InUse { path: directory.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
 fn remember(directory: &Path, wanted: Option<ClockSetting>) -> Result<(Slice, ClockConfig), RegionError> {
     let path = directory.join("region.toml");
     let bad = |reason: String| RegionError::Remembered { path: path.clone(), reason };
@@ -179,7 +208,9 @@ fn remember(directory: &Path, wanted: Option<ClockSetting>) -> Result<(Slice, Cl
         if let Some(wanted) = wanted.filter(|wanted| *wanted != before.clock) {
             return Err(RegionError::OtherClock { path: directory.to_owned(), before: before.clock, wanted });
         }
-        return Ok((Slice::claim(Some(before.slice))?, ClockConfig { setting: before.clock, origin: before.origin }));
+        let addresses = |source| RegionError::Addresses { path: directory.to_owned(), source };
+        let slice = Slice::claim(Some(before.slice)).map_err(addresses)?;
+        return Ok((slice, ClockConfig { setting: before.clock, origin: before.origin }));
     }
     let slice = Slice::claim(None)?;
     let remembered = Remembered { slice: slice.number, clock: wanted.unwrap_or_default(), origin: Clock::origin_now() };
@@ -214,7 +245,7 @@ impl Builder<'_> {
                 members.push((name.clone(), Member::Node(self.config(&name, &["compute"], settings))));
             }
         }
-        let gateway = GatewaySettings { door: self.plan.door, ..GatewaySettings::default() };
+        let gateway = self.gateway();
         // The gateway moves virtual time in every service, the nodes included.
         let nodes: Vec<String> = members.iter().map(|(name, _)| name.clone()).filter(|name| name.starts_with("node")).collect();
         let peers: Vec<&str> = ["security", "network", "compute"].into_iter().chain(nodes.iter().map(String::as_str)).collect();
@@ -224,6 +255,11 @@ impl Builder<'_> {
 
     fn network(&self) -> NetworkSettings {
         NetworkSettings { public_pool: vec![self.slice.network()], ..NetworkSettings::default() }
+    }
+
+    fn gateway(&self) -> GatewaySettings {
+        let calls_per_second = f64::from(self.plan.calls_per_second);
+        GatewaySettings { door: self.plan.door, calls_per_second, calls_burst: 2.0 * calls_per_second, ..GatewaySettings::default() }
     }
 
     fn node(&self, letter: char, name: &str) -> NodeSettings {
@@ -254,5 +290,50 @@ impl Builder<'_> {
 
     fn socket(&self, name: &str) -> Listen {
         Listen::Unix(self.run_directory.join(format!("{name}.sock")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(directory: &Path, calls_per_second: u32) -> Plan {
+        Plan {
+            directory: Some(directory.to_owned()),
+            door: SocketAddr::from(([127, 0, 0, 1], 0)),
+            clock: None,
+            nodes_per_zone: 1,
+            node_vcpus: 1,
+            node_memory_gib: 1,
+            calls_per_second,
+            telemetry: TelemetryConfig::default(),
+            boot_seed: 0,
+        }
+    }
+
+    fn limits(region: &Region) -> Option<(f64, f64)> {
+        region.members.iter().find_map(|(_, member)| match member {
+            Member::Gateway(config) => Some((config.settings.calls_per_second, config.settings.calls_burst)),
+            Member::Security(_) | Member::Network(_) | Member::Compute(_) | Member::Node(_) => None,
+        })
+    }
+
+    #[test]
+    fn a_directory_has_one_region_at_a_time_and_the_refusal_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let region = Region::prepare(&plan(folder.path(), 1)).unwrap();
+        let told = Region::prepare(&plan(folder.path(), 1)).unwrap_err().to_string();
+        assert!(told.contains(&format!("the region in {} is run by another process", folder.path().display())), "{told}");
+        drop(region);
+        assert!(Region::prepare(&plan(folder.path(), 1)).is_ok());
+    }
+
+    #[test]
+    fn the_gateway_is_told_how_often_an_account_may_call() {
+        let folder = tempfile::tempdir().unwrap();
+        let usual = GatewaySettings::default();
+        let by_default = limits(&Region::prepare(&plan(folder.path(), CALLS_PER_SECOND)).unwrap());
+        assert_eq!(by_default, Some((usual.calls_per_second, usual.calls_burst)));
+        assert_eq!(limits(&Region::prepare(&plan(folder.path(), 5)).unwrap()), Some((5.0, 10.0)));
     }
 }

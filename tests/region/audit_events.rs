@@ -97,20 +97,39 @@ fn everything_is_told(account: &Account, events: &[CloudEvent]) -> Result<(), St
     let launched = known.instances.all.values().flat_map(|it| &it.volumes);
     same("created volumes", &born, &texts(known.volumes.living.keys().chain(&known.volumes.deleted).chain(launched)))?;
     groups(account, events)?;
+    vpcs(account, events)?;
     interfaces(account, events)?;
     states(account, events)
 }
 
-/// Beside the clients' own there is the default group, which was born with the account.
+/// Beside the clients' own there is the default group of each VPC, which comes and goes with it.
 fn groups(account: &Account, events: &[CloudEvent]) -> Result<(), String> {
-    let known = &account.known.groups;
-    let (mut born, gone) = told(events, "sg-");
+    let (known, vpcs) = (&account.known.groups, &account.known.vpcs);
+    let (mut born, mut gone) = told(events, "sg-");
     let all = texts(known.living.keys().chain(&known.deleted));
-    let own: Vec<&str> = born.difference(&all).copied().collect();
-    assert!(own.len() <= 1, "groups are told of that nobody was acknowledged: {own:?}");
+    let own: BTreeSet<&str> = born.difference(&all).copied().collect();
+    let (made, deleted) = (1 + vpcs.living.len() + vpcs.deleted.len(), vpcs.deleted.len());
+    assert!(own.len() <= made, "groups are told of that nobody was acknowledged: {own:?}");
     born.retain(|id| !own.contains(id));
+    gone.retain(|id| !own.contains(id));
+    let gone_with_vpcs = events.iter().filter(|event| event.deleted && own.contains(event.subject.as_str())).count();
+    if gone_with_vpcs != deleted {
+        return Err(format!("{gone_with_vpcs} default groups went with {deleted} VPCs"));
+    }
     same("created groups", &born, &all)?;
     same("deleted groups", &gone, &texts(known.deleted.iter()))
+}
+
+/// Beside the clients' own there is the default VPC.
+fn vpcs(account: &Account, events: &[CloudEvent]) -> Result<(), String> {
+    let known = &account.known.vpcs;
+    let (mut born, gone) = told(events, "vpc-");
+    let all = texts(known.living.keys().chain(&known.deleted));
+    let own: Vec<&str> = born.difference(&all).copied().collect();
+    assert!(own.len() <= 1, "VPCs are told of that nobody was acknowledged: {own:?}");
+    born.retain(|id| !own.contains(id));
+    same("created VPCs", &born, &all)?;
+    same("deleted VPCs", &gone, &texts(known.deleted.iter()))
 }
 
 /// Interfaces of launches that were undone were never acknowledged: they must have come and gone.

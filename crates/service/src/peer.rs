@@ -11,14 +11,16 @@ use std::{
 };
 
 use futures::{FutureExt, future::BoxFuture};
+use gureum_proto::codec::ERROR_DOMAIN;
 use http::{HeaderValue, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::{
-    Status, TimeoutExpired,
+    Code, Status, TimeoutExpired,
     body::Body,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
+use tonic_types::{ErrorDetails, StatusExt};
 use tower::Service;
 
 use crate::{
@@ -35,7 +37,7 @@ use crate::{
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time kept back from the caller's deadline, so that the answer about a late peer still arrives: a twentieth of what
-/// is left, because some clients round up the deadline that they send, within these bounds.
+/// is left, because some clients round up the deadline that they send, within these bounds; never more than half.
 const DEADLINE_MARGIN: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_secs(2);
 
 /// A peer service. Clones share its connection, which is made at the first call and again whenever it
@@ -144,6 +146,7 @@ impl Service<Request<Body>> for PeerChannel {
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let context = current();
+        let left = context.as_ref().map(|context| context.deadline.saturating_duration_since(monotonic()));
         let deadline = context.as_ref().map(|context| carry(context, &mut request));
         let fault = self.faults.of_call(request.uri().path());
         if fault.is_some_and(|fault| fault.kind == FaultKind::Unavailable) {
@@ -165,6 +168,8 @@ impl Service<Request<Body>> for PeerChannel {
                     Err(_elapsed) => Err(late()),
                 },
             };
+            let hopeless = left.is_some_and(|left| left < *DEADLINE_MARGIN.start());
+            let answered = answered.map_err(|status| if hopeless && is_late(&status) { no_time() } else { status });
             if let (Some(context), Ok(response)) = (context, &answered) {
                 context.learned().raise_all(&Sequences::answered(response.headers()));
             }
@@ -195,6 +200,16 @@ fn away(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Status {
     if expired { late() } else { Status::unavailable("the peer does not answer") }
 }
 
+/// The peer is not to blame for so short a deadline. With details, so that nobody takes it for a late answer.
+fn no_time() -> Status {
+    let details = ErrorDetails::with_error_info("RequestExpired", ERROR_DOMAIN, []);
+    Status::with_error_details(Code::DeadlineExceeded, "the deadline left no time to ask a peer; allow for more", details)
+}
+
+fn is_late(status: &Status) -> bool {
+    status.code() == Code::DeadlineExceeded && status.get_details_error_info().is_none()
+}
+
 fn late() -> Status {
     Status::deadline_exceeded("the peer did not answer within the caller's deadline")
 }
@@ -202,7 +217,7 @@ fn late() -> Status {
 /// Writes the current call's context into the request, and answers by when an answer is due.
 fn carry(context: &RequestContext, request: &mut Request<Body>) -> std::time::Instant {
     let left = context.deadline.saturating_duration_since(monotonic());
-    let left = left.saturating_sub((left / 20).clamp(*DEADLINE_MARGIN.start(), *DEADLINE_MARGIN.end()));
+    let left = left.saturating_sub((left / 20).clamp(*DEADLINE_MARGIN.start(), *DEADLINE_MARGIN.end()).min(left / 2));
     let headers = request.headers_mut();
     for (name, value) in [
         (ACCOUNT_HEADER, context.scope.account.to_string()),
@@ -217,4 +232,40 @@ fn carry(context: &RequestContext, request: &mut Request<Body>) -> std::time::In
     }
     context.read_after().write(headers, READ_AFTER_HEADER);
     monotonic() + left
+}
+
+#[cfg(test)]
+mod tests {
+    use gureum_model::{IdSource, Scope};
+
+    use super::*;
+    use crate::context;
+
+    #[tokio::test]
+    async fn a_call_without_time_blames_no_peer() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("silent.sock");
+        let _silent = tokio::net::UnixListener::bind(&path).expect("a socket");
+        let peer = Peer::new("network", &Listen::Unix(path), None).expect("a peer");
+        let context = RequestContext::background(Scope::default(), &IdSource::seeded(1), Duration::ZERO);
+        let call = async {
+            let mut channel = peer.channel();
+            futures::future::poll_fn(|cx| channel.poll_ready(cx)).await?;
+            channel.call(Request::new(Body::empty())).await
+        };
+        let status = context::with(context, call).await.expect_err("nobody is there");
+        let status = Status::from(peer.error(status));
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        assert_eq!(status.get_details_error_info().map(|info| info.reason), Some("RequestExpired".to_owned()));
+    }
+
+    #[test]
+    fn a_peer_gets_most_of_what_is_left() {
+        for (left, least) in [(10, 5), (100, 80), (1_000, 950), (60_000, 57_999)] {
+            let context = RequestContext::background(Scope::default(), &IdSource::seeded(1), Duration::from_millis(left));
+            let due = carry(&context, &mut Request::new(Body::empty()));
+            let given = due.saturating_duration_since(monotonic());
+            assert!(given <= Duration::from_millis(left) && given + Duration::from_millis(5) > Duration::from_millis(least), "{given:?}");
+        }
+    }
 }

@@ -83,6 +83,7 @@ const TABLE: &[Step] = &[
     step(Workflow::AttachVolume, "compute", "node", "ApplyInstances", Told::Instance),
     step(Workflow::DetachVolume, "compute", "node", "ApplyInstances", Told::Instance),
     step(Workflow::MoveAddress, "compute", "network", "DescribeInstanceInterfaces", Told::Reader),
+    step(Workflow::TakeAddress, "compute", "network", "SettlePublicAddresses", Told::Instance),
     step(Workflow::ChangeInstanceGroups, "compute", "network", "ModifyNetworkInterfaceAttribute", Told::Call),
     step(Workflow::Launch, "node-a", "compute", "RegisterNode", Told::Nobody),
     step(Workflow::Launch, "node-a", "compute", "NodeHeartbeat", Told::Nobody),

@@ -37,6 +37,12 @@ pub async fn take_down(door: &Door) {
         let request = ReleaseAddressRequest { allocation_id: address.allocation_id, ..Default::default() };
         ask!(door, NetworkServiceClient, release_address, request).unwrap();
     }
+    for subnet in all_pages!(door, NetworkServiceClient, describe_subnets, DescribeSubnetsRequest, subnets) {
+        if !subnet.default_for_az {
+            let request = DeleteSubnetRequest { subnet_id: subnet.subnet_id, ..Default::default() };
+            ask!(door, NetworkServiceClient, delete_subnet, request).unwrap();
+        }
+    }
     for vpc in all_pages!(door, NetworkServiceClient, describe_vpcs, DescribeVpcsRequest, vpcs).into_iter().filter(|vpc| !vpc.is_default) {
         ask!(door, NetworkServiceClient, delete_vpc, DeleteVpcRequest { vpc_id: vpc.vpc_id, ..Default::default() }).unwrap();
     }

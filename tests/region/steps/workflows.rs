@@ -44,6 +44,8 @@ pub enum Workflow {
     DetachVolume,
     /// An elastic IP from an interface to an instance.
     MoveAddress,
+    /// An elastic IP from an instance, which has to let go of it first, to an interface.
+    TakeAddress,
     ChangeInstanceGroups,
     /// Two services' resources in one call.
     Tag,
@@ -113,15 +115,16 @@ impl Workflow {
             ask!(door, ComputeServiceClient, attach_volume, attach_volume_request(&things)).unwrap();
             until("the volume to be attached", || volume_is(door, &things, VolumeState::InUse)).await;
         }
-        if self == Self::MoveAddress {
+        if matches!(self, Self::MoveAddress | Self::TakeAddress) {
+            let holder = if self == Self::MoveAddress { things.interface.clone() } else { primary(door, &things).await };
             let address = ask!(door, NetworkServiceClient, allocate_address, AllocateAddressRequest::default()).unwrap().address.unwrap();
             things.allocation = address.allocation_id;
-            let first = AssociateAddressRequest {
-                allocation_id: things.allocation.clone(),
-                network_interface_id: things.interface.clone(),
-                ..Default::default()
-            };
+            let first =
+                AssociateAddressRequest { allocation_id: things.allocation.clone(), network_interface_id: holder, ..Default::default() };
             ask!(door, NetworkServiceClient, associate_address, first).unwrap();
+        }
+        if self == Self::TakeAddress {
+            until("the instance to have the address", || has_address(door, &things, true)).await;
         }
         things
     }
@@ -137,6 +140,7 @@ impl Workflow {
             | Self::AttachVolume
             | Self::DetachVolume
             | Self::MoveAddress
+            | Self::TakeAddress
             | Self::ChangeInstanceGroups => true,
             Self::Birth
             | Self::CreateVpc
@@ -152,8 +156,15 @@ impl Workflow {
     }
 
     fn needs_interface(self) -> bool {
-        let its_own =
-            [Self::ChangeGroups, Self::DeleteInterface, Self::AttachInterface, Self::DetachInterface, Self::MoveAddress, Self::Tag];
+        let its_own = [
+            Self::ChangeGroups,
+            Self::DeleteInterface,
+            Self::AttachInterface,
+            Self::DetachInterface,
+            Self::MoveAddress,
+            Self::TakeAddress,
+            Self::Tag,
+        ];
         its_own.contains(&self)
     }
 
@@ -212,10 +223,11 @@ impl Workflow {
                 let request = DetachVolumeRequest { volume_id, client_token: token("detach"), ..Default::default() };
                 attempt!(door, ComputeServiceClient, detach_volume, request).map(drop)
             }
-            Self::MoveAddress => {
+            Self::MoveAddress | Self::TakeAddress => {
+                let to = if self == Self::MoveAddress { primary(door, things).await } else { things.interface.clone() };
                 let request = AssociateAddressRequest {
                     allocation_id: things.allocation.clone(),
-                    network_interface_id: primary(door, things).await,
+                    network_interface_id: to,
                     allow_reassociation: true,
                     client_token: token("move"),
                     ..Default::default()
@@ -299,6 +311,12 @@ impl Workflow {
                 same(("instance", &address.association.unwrap_or_default().instance_id), &things.instance)?;
                 settled(&instance)
             }
+            Self::TakeAddress => {
+                let association = association(door).await;
+                same(("interface", &association.network_interface_id), &things.interface)?;
+                same(("association", association.state().as_str_name()), AddressAssociationState::Associated.as_str_name())?;
+                has_address(door, things, false).await
+            }
             Self::ChangeInstanceGroups => {
                 let groups: Vec<String> =
                     only_instance(door, InstanceState::Running).await?.security_groups.into_iter().map(|group| group.group_id).collect();
@@ -314,6 +332,22 @@ impl Workflow {
     pub async fn take_down(self, door: &Door, _things: &Things) {
         take_down(door).await;
     }
+}
+
+async fn association(door: &Door) -> AddressAssociation {
+    let all = ask!(door, NetworkServiceClient, describe_addresses, DescribeAddressesRequest::default()).unwrap().addresses;
+    all.into_iter().next().and_then(|address| address.association).unwrap_or_default()
+}
+
+/// Whether the instance has the elastic IP, in the eyes of all, and its node knows.
+async fn has_address(door: &Door, things: &Things, wanted: bool) -> Result<(), String> {
+    let instance = only_instance(door, InstanceState::Running).await?;
+    let elastic = ask!(door, NetworkServiceClient, describe_addresses, DescribeAddressesRequest::default()).unwrap().addresses;
+    let elastic = elastic.into_iter().find(|address| address.allocation_id == things.allocation).unwrap_or_default().public_ip;
+    if (instance.public_ip_address == elastic) != wanted {
+        return Err(format!("the instance shows {}, the elastic IP is {elastic}", instance.public_ip_address));
+    }
+    settled(&instance)
 }
 
 async fn make_group(door: &Door, name: &str) -> String {

@@ -66,7 +66,8 @@ pub async fn act(client: &mut Client) {
 
 async fn create(client: &mut Client) {
     let subnets = ask!(client.door, NetworkServiceClient, describe_subnets, DescribeSubnetsRequest::default()).unwrap().subnets;
-    let subnet = client.pick(subnets).unwrap();
+    // The groups that it knows are of the default VPC.
+    let subnet = client.pick(subnets.into_iter().filter(|subnet| subnet.default_for_az)).unwrap();
     let groups: BTreeSet<String> = client.pick(client.known.groups.living.keys().cloned()).into_iter().collect();
     let (subnet_id, group_ids) = (subnet.subnet_id, groups.iter().cloned().collect());
     let made = change!(

@@ -14,6 +14,7 @@ mod keys;
 mod tags;
 mod templates;
 mod volumes;
+mod vpcs;
 
 use futures::future::BoxFuture;
 
@@ -31,6 +32,7 @@ pub struct Known {
     pub images: images::Images,
     pub templates: templates::Templates,
     pub tags: tags::Tags,
+    pub vpcs: vpcs::Vpcs,
 }
 
 impl Known {
@@ -45,6 +47,7 @@ impl Known {
         self.images.merge(other.images);
         self.templates.merge(other.templates);
         self.tags.merge(other.tags);
+        self.vpcs.merge(other.vpcs);
     }
 }
 
@@ -75,4 +78,5 @@ pub const KINDS: &[Kind] = &[
     kind!(images, 2),
     kind!(templates, 1),
     kind!(tags, 2),
+    kind!(vpcs, 2),
 ];

@@ -517,12 +517,8 @@ fn a_launch_learns_of_each_interface_what_is_wrong() {
     let refusal = place(&world, LaunchInput { availability_zone: "us-east-1a".into(), interfaces, ..Default::default() }).unwrap_err();
     assert_eq!(refusal.reason, "InvalidParameterValue");
     let fields: Vec<&str> = refusal.violations.iter().map(|violation| violation.field.as_str()).collect();
-    let expected = [
-        "interfaces[0].private_ip_address",
-        "interfaces[3].subnet_id",
-        "interfaces[1].subnet_id",
-        "interfaces[2].network_interface_id",
-    ];
+    let expected =
+        ["interfaces[0].private_ip_address", "interfaces[3].subnet_id", "interfaces[1].subnet_id", "interfaces[2].network_interface_id"];
     for field in expected {
         assert!(fields.contains(&field), "{field} is not among {fields:?}");
     }

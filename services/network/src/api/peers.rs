@@ -302,10 +302,8 @@ impl Api {
         let names = if default { vec!["default".to_owned()] } else { names };
         let mut found: Vec<Group> = Vec::new();
         let mut unknown: Vec<Refusal> = Vec::new();
-        let asked = [
-            ("group-id", "group_ids", ids.iter().map(ToString::to_string).collect::<Vec<_>>()),
-            ("group-name", "group_names", names),
-        ];
+        let asked =
+            [("group-id", "group_ids", ids.iter().map(ToString::to_string).collect::<Vec<_>>()), ("group-name", "group_names", names)];
         for (filter, field, values) in asked {
             if values.is_empty() {
                 continue;

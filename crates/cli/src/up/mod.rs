@@ -57,8 +57,8 @@ pub struct Args {
     /// Memory of each node, in GiB
     #[arg(long, default_value_t = 262_144)]
     node_memory_gib: u32,
-    /// Calls a second that one account may make in the long run; at once it may make twice as many
-    #[arg(long, value_name = "CALLS", default_value_t = region::CALLS_PER_SECOND, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Calls a second that one account may make in the long run, 1 to 10,000,000; at once it may make twice as many
+    #[arg(long, value_name = "CALLS", default_value_t = region::CALLS_PER_SECOND, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     calls_per_second: u32,
     /// Seed of what the simulated nodes do
     #[arg(long, default_value_t = 0)]

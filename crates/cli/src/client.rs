@@ -43,7 +43,7 @@ const MAX_ANSWER_BYTES: usize = 64 << 20;
 const NO_TLS: &str = "InvalidContentType";
 
 /// What rustls says of a certificate that it does not trust: then there is TLS.
-const NO_TRUST: &str = "invalid peer certificate";
+pub const NO_TRUST: &str = "invalid peer certificate";
 
 /// Where the region is and who calls.
 #[derive(Debug, Clone, clap::Args)]

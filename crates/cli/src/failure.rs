@@ -3,11 +3,13 @@
 //! 0: done. 1: the region refused, or the region itself failed. 2: the command cannot be carried out as it
 //! was given. 3: no region answers.
 
-use std::{error::Error, fmt::Write as _, io, path::Path, process::ExitCode};
+use std::{error::Error, fmt::Write as _, io, path::Path, process::ExitCode, time::Duration};
 
 use serde_json::{Value as Json, json};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
+
+use crate::client::NO_TRUST;
 
 /// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +106,9 @@ impl Failure {
         };
         match self {
             Self::Refused(status) => add_details(&mut text, status),
+            Self::Unreachable { cause, .. } if cause.contains(NO_TRUST) => {
+                text.push_str("\n  name the authority that signed the region's certificate with --ca FILE or GUREUM_CA");
+            }
             Self::Unreachable { .. } => text.push_str("\n  start one with `gureum up`, or name one with --endpoint or GUREUM_ENDPOINT"),
             Self::NotFound { .. } | Self::NotReached(_) | Self::Usage(_) => {}
             Self::OtherScheme { .. } | Self::Broken(_) | Self::Closed => {}
@@ -158,6 +163,8 @@ fn add_details(text: &mut String, status: &Status) {
         };
     }
     if let Some(delay) = details.retry_info().and_then(|info| info.retry_delay) {
+        // To the next 10 ms: nobody waits by the nanosecond.
+        let delay = Duration::from_millis(delay.as_millis().div_ceil(10).saturating_mul(10).try_into().unwrap_or(u64::MAX));
         let _ = write!(text, "\n  try again in {}", humantime::format_duration(delay));
     }
     if details.error_info().is_none() {
@@ -236,6 +243,8 @@ mod tests {
         let away = Failure::call("http://x", Status::with_error_details(Code::Unavailable, "compute does not answer", details));
         assert_eq!(away.exit_code(), ExitCode::from(1));
         assert_eq!(away.to_text(), "error: ServiceUnavailable: compute does not answer\n  try again in 500ms");
+        let untrusted = Failure::call("https://x", Status::unavailable("invalid peer certificate: UnknownIssuer"));
+        assert!(untrusted.to_text().contains("--ca FILE"), "{}", untrusted.to_text());
     }
 
     #[test]

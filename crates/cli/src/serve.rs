@@ -3,8 +3,7 @@
 use std::{io::Write, net::SocketAddr, path::PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
-use gureum_service::{CancellationToken, ServiceConfig, config::ConfigError, telemetry};
-use serde::de::DeserializeOwned;
+use gureum_service::{CancellationToken, ServiceConfig, config::Settings, telemetry};
 use tokio::io::AsyncReadExt;
 
 use crate::{
@@ -71,18 +70,11 @@ fn load(args: &Args) -> Result<Member, Failure> {
         Kind::Network => Member::Network(read(args)?),
         Kind::Compute => Member::Compute(read(args)?),
         Kind::Node => Member::Node(read(args)?),
-        Kind::Gateway => {
-            let config: ServiceConfig<gureum_gateway::settings::Settings> = read(args)?;
-            let faults = config.settings.faults();
-            if !faults.is_empty() {
-                return Err(Failure::usage(ConfigError { faults }.to_string()));
-            }
-            Member::Gateway(config)
-        }
+        Kind::Gateway => Member::Gateway(read(args)?),
     })
 }
 
-fn read<S: DeserializeOwned + Default>(args: &Args) -> Result<ServiceConfig<S>, Failure> {
+fn read<S: Settings>(args: &Args) -> Result<ServiceConfig<S>, Failure> {
     ServiceConfig::load(args.config.as_deref(), std::env::vars(), &args.set).map_err(|error| Failure::usage(error.to_string()))
 }
 

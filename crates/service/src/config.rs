@@ -2,7 +2,9 @@
 //!
 //! The file is TOML with the fields of [`ServiceConfig`]. The environment has the same fields as
 //! `GUREUM_STORE__DIRECTORY=…` (two underscores between levels), flags as `--set store.directory=…`.
-//! Everything is read and checked as a whole before a port opens; all faults are told at once.
+//! Everything is read and checked as a whole before a port opens; all faults are told at once. What only one kind
+//! of service is told, and which peers it has, are its [`Settings`]. [`ServiceConfig::load`] answers none with faults;
+//! a service calls [`ServiceConfig::check`] before it opens anything, because not every configuration was loaded.
 
 use std::{
     collections::BTreeMap,
@@ -14,8 +16,9 @@ use std::{
 
 use gureum_model::{ClockSetting, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
 
-use crate::faults::FaultRule;
+use crate::{clock::Clock, faults::FaultRule, server::StartError};
 
 /// Where a service listens, or where a peer does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,10 +98,29 @@ pub struct ServiceConfig<S = NoSettings> {
     pub settings: S,
 }
 
-/// Of services without settings of their own.
+/// What only one kind of service is told, and whom it calls.
+pub trait Settings: DeserializeOwned + Default {
+    /// The peers that it calls: each must be configured.
+    const PEERS: &'static [&'static str];
+    /// How the names of further peers begin, of which there may be any number.
+    const PEERS_LIKE: Option<&'static str> = None;
+
+    /// Everything that is wrong, each with the setting's full name, its value, and what to do.
+    fn faults(&self) -> Vec<String>;
+}
+
+/// Of services without settings of their own, which call nobody.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoSettings {}
+
+impl Settings for NoSettings {
+    const PEERS: &'static [&'static str] = &[];
+
+    fn faults(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
 
 fn default_drain_timeout_ms() -> u64 {
     10_000
@@ -136,6 +158,65 @@ fn default_server_name() -> String {
     "gureum".to_owned()
 }
 
+impl TlsConfig {
+    fn faults(&self) -> Vec<String> {
+        let mut faults = server_tls("tls", &self.certificate, &self.key, Some(&self.authority)).err().unwrap_or_default();
+        let client = ClientTlsConfig::new().domain_name(&self.server_name);
+        if let Err(error) = Endpoint::from_static("https://gureum").tls_config(client) {
+            faults.push(format!("tls.server_name is \"{}\": {}; set the name in peers' certificates", self.server_name, causes(&error)));
+        }
+        faults
+    }
+}
+
+/// What a listener shows its callers, from files in PEM. With an authority, callers must show what it signed.
+///
+/// # Errors
+/// Everything that is wrong with the files, each by the name that it has below `setting`.
+pub fn server_tls(setting: &str, certificate: &Path, key: &Path, authority: Option<&Path>) -> Result<ServerTlsConfig, Vec<String>> {
+    let mut faults = Vec::new();
+    let mut read = |field: &str, path: &Path, what: &str, label: &str| {
+        let fault = match std::fs::read(path) {
+            Ok(pem) if String::from_utf8_lossy(&pem).contains(label) => return pem,
+            Ok(_) => format!("which holds no {what} in PEM"),
+            Err(error) => format!("which cannot be read: {error}"),
+        };
+        faults.push(format!("{setting}.{field} is \"{}\", {fault}; name a file with a {what} in PEM", path.display()));
+        Vec::new()
+    };
+    let certificate_pem = read("certificate", certificate, "certificate", CERTIFICATE_LABEL);
+    let key_pem = read("key", key, "private key", KEY_LABEL);
+    let authority_pem = authority.map(|path| read("authority", path, "certificate", CERTIFICATE_LABEL));
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let mut tls = ServerTlsConfig::new().identity(Identity::from_pem(certificate_pem, key_pem));
+    if let Some(pem) = authority_pem {
+        tls = tls.client_ca_root(Certificate::from_pem(pem)).client_auth_optional(false);
+    }
+    match Server::builder().tls_config(tls.clone()) {
+        Ok(_) => Ok(tls),
+        Err(error) => Err(vec![format!(
+            "{setting} has the certificate \"{}\" and the key \"{}\", which cannot be used: {}; name a certificate and the key that belongs \
+             to it",
+            certificate.display(),
+            key.display(),
+            causes(&error)
+        )]),
+    }
+}
+
+/// Stands in every file that holds a certificate in PEM.
+const CERTIFICATE_LABEL: &str = "-----BEGIN CERTIFICATE-----";
+/// Stands in every file that holds a private key in PEM, of whichever kind.
+const KEY_LABEL: &str = "PRIVATE KEY-----";
+
+/// The causes of a transport's error, which itself says no more than that it is one.
+fn causes(error: &tonic::transport::Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// How the region's time passes.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -146,6 +227,31 @@ pub struct ClockConfig {
     /// When the region first started, in microseconds since 1970; scaled time runs from there.
     #[serde(default)]
     pub origin: Timestamp,
+}
+
+/// No region started before 2020. What is earlier was forgotten, or is in seconds or milliseconds.
+const EARLIEST_ORIGIN: Timestamp = Timestamp::from_secs(1_577_836_800);
+
+impl ClockConfig {
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if let ClockSetting::Scaled { factor } = self.setting {
+            if let Err(refusal) = factor.to_string().parse::<ClockSetting>() {
+                let reasons = refusal.violations.iter().map(|violation| violation.description.as_str()).collect::<Vec<_>>().join("; ");
+                faults.push(format!("clock.setting.scaled.factor is {factor}: {reasons}"));
+            }
+            if self.origin < EARLIEST_ORIGIN {
+                faults.push(format!(
+                    "clock.origin is {}, which is {}: scaled time runs from there; set it to when the region first started, in microseconds \
+                     since 1970 and the same in every service, such as {} for now",
+                    self.origin.as_micros(),
+                    self.origin,
+                    Clock::origin_now().as_micros()
+                ));
+            }
+        }
+        faults
+    }
 }
 
 /// Logs and traces.
@@ -173,6 +279,22 @@ impl Default for TelemetryConfig {
     }
 }
 
+impl TelemetryConfig {
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if let Err(error) = self.log.parse::<tracing_subscriber::EnvFilter>() {
+            faults.push(format!("telemetry.log is \"{}\": {error}", self.log));
+        }
+        if let Some(endpoint) = &self.otlp_endpoint {
+            let url = endpoint.parse::<http::Uri>().ok().filter(|url| url.scheme_str() == Some("http"));
+            if url.and_then(|url| url.host().map(str::is_empty)) != Some(false) {
+                faults.push(format!("telemetry.otlp_endpoint is \"{endpoint}\": expected a URL such as http://127.0.0.1:4317"));
+            }
+        }
+        faults
+    }
+}
+
 /// Everything that is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
 #[error("the configuration is not usable:\n  - {}", faults.join("\n  - "))]
@@ -186,7 +308,13 @@ impl ConfigError {
     }
 }
 
-impl<S: DeserializeOwned + Default> ServiceConfig<S> {
+impl From<ConfigError> for StartError {
+    fn from(error: ConfigError) -> Self {
+        Self::Setting { name: "settings", reason: error.faults.join("; ") }
+    }
+}
+
+impl<S: Settings> ServiceConfig<S> {
     /// Reads file, environment (pairs as [`std::env::vars`] gives them) and flags (`key=value`), later
     /// ones over earlier ones, and checks the whole.
     pub fn load(
@@ -221,34 +349,52 @@ impl<S: DeserializeOwned + Default> ServiceConfig<S> {
                 if faults.is_empty() { Ok(config) } else { Err(ConfigError { faults }) }
             }
             Err(error) => {
-                faults.push(error.message().to_owned());
+                // Its text has two lines: what is wrong, and the setting's name.
+                faults.push(error.to_string().trim().replace('\n', " "));
                 Err(ConfigError { faults })
             }
         }
     }
 
+    /// Refuses a configuration that has faults, all of them at once. Nothing is opened, created or bound.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let faults = self.faults();
+        if faults.is_empty() { Ok(()) } else { Err(ConfigError { faults }) }
+    }
+
     /// Everything that is wrong although each field alone is well-formed.
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
-        let tcp = std::iter::once(("listen", &self.listen)).chain(self.peers.iter().map(|(name, listen)| (name.as_str(), listen)));
+        let peers = self.peers.iter().map(|(name, listen)| (format!("peers.{name}"), listen));
+        let tcp = std::iter::once(("listen".to_owned(), &self.listen)).chain(peers);
         for (name, address) in tcp.filter(|(_, listen)| matches!(listen, Listen::Tcp(_))) {
             if self.tls.is_none() {
                 faults.push(format!("{name} is {address}, a TCP port, which instances can reach too: set tls, or use a Unix socket"));
             }
         }
-        if let Some(tls) = &self.tls {
-            for path in [&tls.certificate, &tls.key, &tls.authority] {
-                if let Err(error) = std::fs::File::open(path) {
-                    faults.push(format!("tls: {}: {error}", path.display()));
-                }
-            }
-        }
+        faults.extend(self.peer_faults());
+        faults.extend(self.tls.iter().flat_map(TlsConfig::faults));
+        faults.extend(self.clock.faults());
         if self.max_message_bytes < 64 << 10 {
             faults.push(format!("max_message_bytes is {}, below 65536 ordinary calls fail", self.max_message_bytes));
         }
         faults.extend(self.faults.iter().flat_map(FaultRule::faults));
-        if let Err(error) = self.telemetry.log.parse::<tracing_subscriber::EnvFilter>() {
-            faults.push(format!("telemetry.log is \"{}\": {error}", self.telemetry.log));
+        faults.extend(self.telemetry.faults());
+        faults.extend(self.settings.faults());
+        faults
+    }
+
+    fn peer_faults(&self) -> Vec<String> {
+        let missing = S::PEERS.iter().filter(|name| !self.peers.contains_key(**name));
+        let mut faults: Vec<_> = missing
+            .map(|name| format!("peers.{name} is not set: set it to where {name} listens, such as unix:/run/gureum/{name}.sock"))
+            .collect();
+        let known = |name: &str| S::PEERS.contains(&name) || S::PEERS_LIKE.is_some_and(|kind| name.starts_with(kind));
+        let like = S::PEERS_LIKE.map(|kind| format!("names that begin with {kind}"));
+        let expected = S::PEERS.iter().map(|name| (*name).to_owned()).chain(like).collect::<Vec<_>>().join(", ");
+        for (name, listen) in self.peers.iter().filter(|(name, _)| !known(name)) {
+            let instead = if expected.is_empty() { "this service calls nobody" } else { &format!("this service calls {expected}") };
+            faults.push(format!("peers.{name} is {listen}, but {instead}: leave it out"));
         }
         faults
     }
@@ -297,10 +443,12 @@ mod tests {
         let error = load(&[], &["listen=127.0.0.1:80", "peers.security=127.0.0.1:81", "max_message_bytes=1"])
             .map(|_| ())
             .map_err(|error| error.faults.len());
-        assert_eq!(error, Err(3));
+        assert_eq!(error, Err(4), "two ports without tls, a peer that nobody calls, a size");
         let rules = load(&[("GUREUM_FAULTS", r#"[{ call = "RegisterVpc" }, { call = "RegisterVPC" }]"#)], &["listen=unix:/a"]);
         assert_eq!(rules.map(|_| ()).map_err(|error| error.faults.len()), Err(1));
         let unknown = load(&[], &["listen=unix:/a", "colour=red"]).map(|_| ()).map_err(|error| error.to_string());
         assert!(unknown.is_err_and(|text| text.contains("colour")));
+        let number = load(&[], &["listen=unix:/a", "store.directory=7"]).map(|_| ()).map_err(|error| error.to_string());
+        assert!(number.as_ref().is_err_and(|text| text.contains("store.directory")), "{number:?}");
     }
 }

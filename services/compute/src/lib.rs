@@ -63,9 +63,7 @@ pub fn run(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: 
 }
 
 async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: Ready) -> Result<(), StartError> {
-    if let Some(fault) = config.settings.faults().into_iter().next() {
-        return Err(StartError::Setting { name: "settings", reason: fault });
-    }
+    config.check()?;
     let service = Service::<Schema>::open("compute", &config, shutdown).await?;
     let core = Arc::new(Core {
         store: service.store.clone(),

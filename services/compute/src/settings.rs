@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use gureum_compute_domain::{node, status_check};
+use gureum_service::config;
 use serde::{Deserialize, Serialize};
 
 /// Settings of the compute service.
@@ -36,16 +37,19 @@ fn millis(duration: Duration) -> u64 {
 /// A lease below this would lose nodes because of a slow disk.
 const SHORTEST_LEASE_MS: u64 = 100;
 
-impl Settings {
-    /// Everything that is wrong.
-    pub fn faults(&self) -> Vec<String> {
+impl config::Settings for Settings {
+    const PEERS: &'static [&'static str] = &["security", "network"];
+
+    fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         if self.node_lease_ms < SHORTEST_LEASE_MS {
             faults.push(format!("settings.node_lease_ms is {}, below {SHORTEST_LEASE_MS} healthy nodes get lost", self.node_lease_ms));
         }
         faults
     }
+}
 
+impl Settings {
     pub fn node_lease(&self) -> Duration {
         Duration::from_millis(self.node_lease_ms)
     }

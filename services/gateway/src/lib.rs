@@ -35,13 +35,14 @@ use gureum_proto::{
 };
 use gureum_service::{
     CancellationToken, Peer, Reflection, Running, Service, ServiceConfig, StartError,
+    config::ConfigError,
     metrics::{self, CallMetrics, render},
 };
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tonic::{
     service::Routes,
-    transport::{Identity, Server, ServerTlsConfig, server::TcpIncoming},
+    transport::{Server, ServerTlsConfig, server::TcpIncoming},
 };
 
 use crate::{
@@ -61,11 +62,9 @@ async fn open_and_serve(
     shutdown: CancellationToken,
     ready: Box<dyn FnOnce(SocketAddr) + Send>,
 ) -> Result<(), StartError> {
+    config.check()?;
     let settings = config.settings.clone();
-    let faults = settings.faults();
-    if !faults.is_empty() {
-        return Err(StartError::Setting { name: "settings", reason: faults.join("; ") });
-    }
+    let tls = settings.tls().map_err(|faults| ConfigError { faults })?;
     let mut service = Service::<Schema>::open("gateway", &config, shutdown).await?;
     let (security, network, compute) = (service.peer("security")?, service.peer("network")?, service.peer("compute")?);
     let log = Log::new(service.store.clone());
@@ -94,7 +93,7 @@ async fn open_and_serve(
         .add_service(EventServiceServer::new(LogApi { log, ids: service.ids.clone(), shutdown: service.shutdown.clone(), deliveries }))
         .add_service(TaggingServiceServer::new(tagging::Tagging { security, network, compute }))
         .add_service(ClockServiceServer::new(clock));
-    open_door(&mut service, &settings, own, door, ready).await?;
+    open_door(&mut service, &settings, tls, own, door, ready).await?;
     service.serve(Routes::default(), Box::new(|| {})).await
 }
 
@@ -102,6 +101,7 @@ async fn open_and_serve(
 async fn open_door(
     service: &mut Service<Schema>,
     settings: &Settings,
+    tls: Option<ServerTlsConfig>,
     own: Routes,
     door: Arc<Door>,
     ready: Box<dyn FnOnce(SocketAddr) + Send>,
@@ -119,12 +119,8 @@ async fn open_door(
     let page = axum::routing::get(move || async move { ([(http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], render(&registry)) });
     let router = own.route("/metrics", page).fallback_service(Proxy(door.clone()));
     let mut server = Server::builder().accept_http1(true).max_concurrent_streams(Some(MAX_STREAMS));
-    if let Some(tls) = &settings.door_tls {
-        let read = |path: &std::path::PathBuf| {
-            std::fs::read(path).map_err(|error| StartError::Setting { name: "door_tls", reason: format!("{}: {error}", path.display()) })
-        };
-        let identity = Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?);
-        server = server.tls_config(ServerTlsConfig::new().identity(identity)).map_err(StartError::Serve)?;
+    if let Some(tls) = tls {
+        server = server.tls_config(tls).map_err(StartError::Serve)?;
     }
     let served = server
         .layer(web::WebLayer::new(&settings.web_origins))

@@ -3,7 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use gureum_model::AccountId;
+use gureum_service::config::{self, server_tls};
 use serde::{Deserialize, Serialize};
+use tonic::transport::ServerTlsConfig;
 
 /// What only the gateway is told.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -119,33 +121,52 @@ fn default_door() -> SocketAddr {
 }
 
 impl Settings {
-    /// Everything that is wrong; told at once, before a port opens.
-    pub fn faults(&self) -> Vec<String> {
-        let mut faults = Vec::new();
+    /// What the door shows its callers. Error: everything that is wrong with the files.
+    pub fn tls(&self) -> Result<Option<ServerTlsConfig>, Vec<String>> {
+        self.door_tls.as_ref().map(|tls| server_tls("settings.door_tls", &tls.certificate, &tls.key, None)).transpose()
+    }
+}
+
+impl config::Settings for Settings {
+    const PEERS: &'static [&'static str] = &["security", "network", "compute"];
+    /// Virtual time is moved in nodes too.
+    const PEERS_LIKE: Option<&'static str> = Some("node");
+
+    fn faults(&self) -> Vec<String> {
+        let mut faults = self.tls().err().unwrap_or_default();
         if !self.door.ip().is_loopback() {
             if !self.require_credentials {
-                faults.push(format!("the door {} is open beyond loopback, so require_credentials must be true", self.door));
+                faults.push(format!("settings.door {} is open beyond loopback, so settings.require_credentials must be true", self.door));
             }
             if self.door_tls.is_none() {
-                faults.push(format!("the door {} is open beyond loopback, so door_tls must be set", self.door));
+                faults.push(format!("settings.door {} is open beyond loopback, so settings.door_tls must be set", self.door));
             }
         }
         if self.require_credentials && self.access_keys.is_empty() {
-            faults.push("require_credentials is true, but there are no access_keys: nobody could call".to_owned());
+            faults.push("settings.require_credentials is true, but there are no settings.access_keys: nobody could call".to_owned());
         }
         for key in &self.access_keys {
             if key.account.parse::<AccountId>().is_err() {
-                faults.push(format!("the account \"{}\" of the access key {} is not 12 digits", key.account, key.id));
+                faults.push(format!("settings.access_keys: the account \"{}\" of {} is not 12 digits", key.account, key.id));
             }
             if key.secret.len() < 16 {
-                faults.push(format!("the secret of the access key {} has fewer than 16 characters", key.id));
+                faults.push(format!("settings.access_keys: the secret of {} has fewer than 16 characters", key.id));
             }
         }
-        if self.calls_per_second.is_nan() || self.calls_per_second <= 0.0 || self.calls_burst.is_nan() || self.calls_burst < 1.0 {
-            faults.push("calls_per_second must be above 0 and calls_burst at least 1".to_owned());
+        if !self.calls_per_second.is_finite() || self.calls_per_second <= 0.0 {
+            faults.push(format!("settings.calls_per_second is {}: expected a number above 0", self.calls_per_second));
         }
-        if !(1..=MAX_ATTEMPTS).contains(&self.webhooks.attempts) || self.webhooks.first_pause_ms == 0 || self.webhooks.timeout_ms == 0 {
-            faults.push(format!("webhooks: attempts must be 1 to {MAX_ATTEMPTS}, first_pause_ms and timeout_ms above 0"));
+        if !self.calls_burst.is_finite() || self.calls_burst < 1.0 {
+            faults.push(format!("settings.calls_burst is {}: expected a number of at least 1", self.calls_burst));
+        }
+        let webhooks = &self.webhooks;
+        if !(1..=MAX_ATTEMPTS).contains(&webhooks.attempts) {
+            faults.push(format!("settings.webhooks.attempts is {}: expected 1 to {MAX_ATTEMPTS}", webhooks.attempts));
+        }
+        for (name, value) in [("first_pause_ms", webhooks.first_pause_ms), ("timeout_ms", webhooks.timeout_ms)] {
+            if value == 0 {
+                faults.push(format!("settings.webhooks.{name} is 0: expected milliseconds above 0"));
+            }
         }
         faults
     }
@@ -153,6 +174,8 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
+    use config::Settings as _;
+
     use super::*;
 
     #[test]

@@ -24,7 +24,7 @@ use std::{convert::Infallible, sync::Arc};
 
 use gureum_network_domain::{PublicPool, Rules};
 use gureum_proto::network::v1::{network_peer_service_server::NetworkPeerServiceServer, network_service_server::NetworkServiceServer};
-use gureum_service::{CancellationToken, Ready, Running, Service, ServiceConfig, StartError, reconcile::Waker};
+use gureum_service::{CancellationToken, Ready, Running, Service, ServiceConfig, StartError, config::ConfigError, reconcile::Waker};
 use tonic::service::Routes;
 
 pub use crate::settings::Settings;
@@ -42,7 +42,8 @@ pub fn run(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: 
 }
 
 async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: Ready) -> Result<(), StartError> {
-    let rules = config.settings.rules().map_err(|reason| StartError::Setting { name: "settings.public_pool", reason })?;
+    config.check()?;
+    let rules = config.settings.rules().map_err(|faults| ConfigError { faults })?;
     let service = Service::<Schema>::open("network", &config, shutdown).await?;
     recount_pool(&service, &rules).await?;
     let driver = Driver {

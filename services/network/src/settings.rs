@@ -1,6 +1,7 @@
 //! The network service's own settings.
 
 use gureum_network_domain::{Limits, Rules, pool::Ranges};
+use gureum_service::config;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
@@ -31,13 +32,29 @@ fn default_elastic_addresses() -> usize {
     Limits::default().elastic_addresses
 }
 
+impl config::Settings for Settings {
+    const PEERS: &'static [&'static str] = &["security"];
+
+    fn faults(&self) -> Vec<String> {
+        self.rules().err().unwrap_or_default()
+    }
+}
+
 impl Settings {
-    /// The rules that decisions follow. Error: what is wrong with the settings.
-    pub fn rules(&self) -> Result<Rules, String> {
-        let parse =
-            |text: &String| text.parse::<Ipv4Net>().map_err(|_| format!("\"{text}\" is no IPv4 network: expected such as 127.2.0.0/15"));
-        let networks = self.public_pool.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-        let public = Ranges::public(&networks).map_err(|error| error.to_string())?;
+    /// The rules that decisions follow. Error: everything that is wrong with the settings.
+    pub fn rules(&self) -> Result<Rules, Vec<String>> {
+        let mut faults = Vec::new();
+        let mut networks = Vec::new();
+        for text in &self.public_pool {
+            match text.parse::<Ipv4Net>() {
+                Ok(network) => networks.push(network),
+                Err(_) => faults.push(format!("settings.public_pool: \"{text}\" is no IPv4 network: expected such as 127.2.0.0/15")),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let public = Ranges::public(&networks).map_err(|error| vec![format!("settings.public_pool: {error}")])?;
         Ok(Rules { limits: Limits { elastic_addresses: self.elastic_addresses, ..Limits::default() }, public })
     }
 }

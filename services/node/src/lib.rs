@@ -62,8 +62,8 @@ pub fn run(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: 
 }
 
 async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: Ready) -> Result<(), StartError> {
+    config.check()?;
     let settings = &config.settings;
-    settings.check().map_err(|reason| StartError::Setting { name: "settings", reason })?;
     let service = Service::<Schema>::open("node", &config, shutdown).await?;
     let compute = service.peer("compute")?;
     let driver: Arc<dyn Driver> = match settings.driver {

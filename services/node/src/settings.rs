@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use gureum_model::scope::ZONE_LETTERS;
 use gureum_node_domain::{Demand, sim::SimSettings};
+use gureum_service::config;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a node.
@@ -59,38 +60,38 @@ const LONGEST_NAME: usize = 64;
 /// Beyond an interval of a minute every sensible lease would have run out.
 const HEARTBEAT_INTERVALS_MS: std::ops::RangeInclusive<u64> = 10..=60_000;
 
-impl Settings {
-    /// Everything that is wrong.
-    pub fn faults(&self) -> Vec<String> {
+impl config::Settings for Settings {
+    const PEERS: &'static [&'static str] = &["compute"];
+
+    fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let plain = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
         if self.name.is_empty() || self.name.len() > LONGEST_NAME || !self.name.chars().all(plain) {
-            faults.push(format!("name is \"{}\": expected 1 to {LONGEST_NAME} letters, digits, dots, hyphens and underscores", self.name));
+            let expected = format!("expected 1 to {LONGEST_NAME} letters, digits, dots, hyphens and underscores");
+            faults.push(format!("settings.name is \"{}\": {expected}", self.name));
         }
         if !ZONE_LETTERS.contains(&self.zone) {
-            faults.push(format!("zone is '{}': expected a, b or c", self.zone));
+            faults.push(format!("settings.zone is '{}': expected a, b or c", self.zone));
         }
-        if self.vcpus == 0 || self.memory_mib == 0 {
-            faults.push(format!("vcpus is {} and memory_mib is {}: with nothing to give, no instance runs", self.vcpus, self.memory_mib));
+        for (name, value) in [("vcpus", u64::from(self.vcpus)), ("memory_mib", self.memory_mib)] {
+            if value == 0 {
+                faults.push(format!("settings.{name} is 0: with nothing to give, no instance runs"));
+            }
         }
         if !HEARTBEAT_INTERVALS_MS.contains(&self.heartbeat_interval_ms) {
-            faults.push(format!("heartbeat_interval_ms is {}: expected 10 to 60,000", self.heartbeat_interval_ms));
+            faults.push(format!("settings.heartbeat_interval_ms is {}: expected 10 to 60,000", self.heartbeat_interval_ms));
         }
         if self.sim.seed != 0 && self.sim.seed != self.seed {
-            faults.push(format!("sim.seed is {} and seed is {}: set seed alone", self.sim.seed, self.seed));
+            faults.push(format!("settings.sim.seed is {} and settings.seed is {}: set settings.seed alone", self.sim.seed, self.seed));
         }
         if let Err(refusal) = self.sim.check() {
-            faults.extend(refusal.violations.iter().map(|violation| format!("sim.{violation}")));
+            faults.extend(refusal.violations.iter().map(|violation| format!("settings.sim.{violation}")));
         }
         faults
     }
+}
 
-    /// All faults in one text, if there are any.
-    pub(crate) fn check(&self) -> Result<(), String> {
-        let faults = self.faults();
-        if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
-    }
-
+impl Settings {
     pub(crate) fn total(&self) -> Demand {
         Demand::new(u64::from(self.vcpus) * 1000, self.memory_mib)
     }
@@ -106,6 +107,8 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
+    use config::Settings as _;
+
     use super::*;
 
     #[test]

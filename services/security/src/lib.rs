@@ -27,6 +27,7 @@ pub fn run(config: ServiceConfig<NoSettings>, shutdown: CancellationToken, ready
 }
 
 async fn open_and_serve(config: ServiceConfig<NoSettings>, shutdown: CancellationToken, ready: Ready) -> Result<(), StartError> {
+    config.check()?;
     let service = Service::<Schema>::open("security", &config, shutdown).await?;
     let api = Api { store: service.store.clone(), ids: service.ids.clone(), shutdown: service.shutdown.clone() };
     let limit = service.max_message_bytes();

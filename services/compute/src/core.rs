@@ -1,7 +1,7 @@
 //! What handlers and loops share.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     future::Future,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -9,8 +9,8 @@ use std::{
 
 use gureum_compute_domain::plan::Reach;
 use gureum_model::{
-    IdSource, Scope, Timestamp,
-    id::{InstanceId, NodeId, ReservationId},
+    IdSource, Scope,
+    id::{NodeId, ReservationId},
 };
 use gureum_service::{Activity, CancellationToken, Clock, Error, Followed, context::RequestContext, reconcile::Waker};
 use gureum_store::{Record, State, Store};
@@ -30,9 +30,6 @@ use crate::{
 /// Time that one call of a reconcile step may take. Peers answer in milliseconds; beyond this one is
 /// stuck, and the step is tried again.
 const STEP_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Consoles that are kept for when a node is away: the last ones that were asked for.
-const CONSOLES_KEPT: usize = 256;
 
 /// Everything that handlers and loops share.
 pub struct Core {
@@ -61,7 +58,6 @@ pub struct Core {
     pub network_followed: Followed,
     pub turns: Turns,
     pub in_flight: InFlight,
-    pub consoles: Consoles,
     pub setbacks: Setbacks,
 }
 
@@ -197,37 +193,5 @@ impl Drop for LaunchUnderWay {
     fn drop(&mut self) {
         self.in_flight.lock().remove(&self.reservation);
         self.waker.wake([std::mem::take(&mut self.key)]);
-    }
-}
-
-/// The last consoles that were read, for when their nodes are away.
-#[derive(Default)]
-pub struct Consoles(Mutex<VecDeque<(InstanceId, Console)>>);
-
-/// What an instance wrote.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Console {
-    pub output: Vec<u8>,
-    /// None if nothing was written yet.
-    pub time: Option<Timestamp>,
-}
-
-impl Consoles {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(InstanceId, Console)>> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// Keeps a console, in place of the one that was kept for the longest time.
-    pub fn keep(&self, instance: InstanceId, console: Console) {
-        let mut kept = self.lock();
-        kept.retain(|(known, _)| *known != instance);
-        kept.push_back((instance, console));
-        if kept.len() > CONSOLES_KEPT {
-            kept.pop_front();
-        }
-    }
-
-    pub fn get(&self, instance: InstanceId) -> Option<Console> {
-        self.lock().iter().find(|(known, _)| *known == instance).map(|(_, console)| console.clone())
     }
 }

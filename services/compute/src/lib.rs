@@ -85,7 +85,6 @@ async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationT
         network_followed: Followed::new("network"),
         turns: core::Turns::default(),
         in_flight: core::InFlight::default(),
-        consoles: core::Consoles::default(),
         setbacks: setbacks::Setbacks::default(),
     });
     follow_known_nodes(&core);

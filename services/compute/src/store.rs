@@ -6,6 +6,7 @@
 use std::{borrow::Cow, collections::BTreeSet, ops::Deref};
 
 use gureum_compute_domain::{
+    console::Console,
     image::{self, Image},
     instance::{Instance, InstanceState},
     launch_intent::Launch,
@@ -36,6 +37,8 @@ gureum_store::schema! {
     /// Everything that compute keeps.
     pub struct Schema {
         pub instances: InstanceRow,
+        /// What instances last wrote, where their nodes may not tell it any more.
+        pub consoles: ConsoleRow,
         /// Launches between their being accepted and their being answered.
         pub launches: LaunchRow,
         pub launch_templates: LaunchTemplateRow,
@@ -139,6 +142,8 @@ listed_rows! {
 }
 
 rows! {
+    /// What an instance last wrote to its console. It goes with the instance's row, and has the same key.
+    ConsoleRow(Console);
     /// A snapshot. What users filter is the snapshot at a moment, because its progress is a function of time.
     SnapshotRow(Snapshot);
     /// An image.
@@ -236,6 +241,14 @@ fn index_visible(region: &Region, all: bool, accounts: &BTreeSet<AccountId>, add
     }
     for account in accounts {
         add(VISIBLE_INDEX, &seen_by(&Scope { account: *account, region: region.clone() }));
+    }
+}
+
+impl Record for ConsoleRow {
+    const TABLE: &'static str = "console";
+
+    fn key(&self) -> String {
+        InstanceRow::list_key(&self.scope, self.instance_id)
     }
 }
 
@@ -423,9 +436,19 @@ pub fn put_instance(tx: &mut Tx<'_>, places: &Places, it: Instance, causation: &
     tx.put(row);
 }
 
-/// Removes an instance that has been shown long enough.
+/// Keeps what an instance wrote, if it is still there and this is news.
+pub fn put_console(tx: &mut Tx<'_>, console: Console) {
+    let row = ConsoleRow(console);
+    let key = row.key();
+    if tx.instances.get(&key).is_some() && row.replaces(tx.consoles.get(&key).map(|kept| &kept.record.0)) {
+        tx.put(row);
+    }
+}
+
+/// Removes an instance that has been shown long enough, and its console.
 pub fn remove_instance(tx: &mut Tx<'_>, places: &Places, key: &str) {
     let Some(row) = tx.delete::<InstanceRow>(key) else { return };
+    tx.delete::<ConsoleRow>(key);
     places.release(row.id);
     let resource = proto::event::Resource::Instance(convert::instance::told(&row));
     emit(tx, Told::new("InstanceForgotten"), row.scope.clone(), row.id.to_string(), true, resource);

@@ -69,6 +69,7 @@ const TABLE: &[Step] = &[
     step(Workflow::Reboot, "compute", "node", "ApplyInstances", Told::Instance),
     step(Workflow::Terminate, "compute", "node", "ApplyInstances", Told::Instance),
     step(Workflow::Terminate, "compute", "network", "DeleteInstanceInterfaces", Told::Instance),
+    step(Workflow::Terminate, "compute", "node", "GetConsoleOutput", Told::Nobody),
     step(Workflow::Terminate, "compute", "node", "ForgetTerminated", Told::Nobody),
     step(Workflow::Terminate, "network", "security", "SetSecurityGroupHolds", Told::Nobody),
     step(Workflow::CreateInterface, "network", "security", "SetSecurityGroupHolds", Told::Call),

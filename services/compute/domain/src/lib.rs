@@ -6,12 +6,14 @@
 //!   request to its records; [`launch_template`] keeps such words.
 //! - [`observe`] is what follows from a node's report, [`mod@plan`] what the reconciler does next.
 //! - [`placement`] says where an instance goes, [`node`] what is known of the hosts, [`status_check`] how
-//!   an instance is doing.
+//!   an instance is doing, [`console`] what it last wrote.
 //! - [`instance_type`], [`image`], [`marketplace`], [`volume`], [`snapshot`] and [`block_device`] are what
 //!   instances are made of.
 
 pub mod batch;
 pub mod block_device;
+mod bytes;
+pub mod console;
 pub mod image;
 pub mod instance;
 pub mod instance_filter;

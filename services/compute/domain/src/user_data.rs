@@ -3,14 +3,15 @@
 use std::{fmt, sync::Arc};
 
 use gureum_model::Refusal;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 
 /// Bytes that user data may have before base64, as EC2 limits them. More is refused.
 pub const MAX_USER_DATA_BYTES: usize = 16 * 1024;
 
 /// What a user hands to an instance: raw bytes, not base64. The instances of one launch share them.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct UserData(Arc<[u8]>);
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UserData(#[serde(with = "crate::bytes")] Arc<[u8]>);
 
 impl UserData {
     /// Takes at most [`MAX_USER_DATA_BYTES`]; more is `InvalidParameterValue`, as in EC2.
@@ -37,39 +38,6 @@ impl UserData {
 impl fmt::Debug for UserData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "UserData({} bytes)", self.0.len())
-    }
-}
-
-impl Serialize for UserData {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for UserData {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Bytes;
-        impl<'de> de::Visitor<'de> for Bytes {
-            type Value = UserData;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("bytes")
-            }
-
-            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<UserData, E> {
-                Ok(UserData(Arc::from(bytes)))
-            }
-
-            // Formats without bytes, such as JSON, write a list of numbers.
-            fn visit_seq<A: de::SeqAccess<'de>>(self, mut items: A) -> Result<UserData, A::Error> {
-                let mut bytes = Vec::new();
-                while let Some(byte) = items.next_element::<u8>()? {
-                    bytes.push(byte);
-                }
-                Ok(UserData(Arc::from(bytes)))
-            }
-        }
-        deserializer.deserialize_bytes(Bytes)
     }
 }
 

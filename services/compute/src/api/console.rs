@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use gureum_compute_domain::plan::Reach;
+use gureum_compute_domain::{console::Console, plan::Reach};
 use gureum_model::{Refusal, id::InstanceId};
 use gureum_proto::{compute::v1 as proto, node::v1 as node};
 use gureum_service::{Error, scope, wire};
+use gureum_store::Listed;
 
 use super::instances::get;
 use crate::{
-    core::{Console, Core},
+    core::Core,
     fleet::reach_of,
+    store::{InstanceRow, put_console},
 };
 
 /// Asks the instance's node. One that has not booted yet has written nothing; for one whose node is
@@ -26,29 +28,39 @@ pub async fn get_console_output(
         it.node.filter(|node| reach_of(&state, *node) != Reach::Dead)
     };
     let console = match node.and_then(|node| core.fleet.client(node)) {
-        None if node.is_some() => core.consoles.get(id).ok_or_else(away)?,
-        None => core.consoles.get(id).unwrap_or_default(),
+        None if node.is_some() => Some(kept(core, id).ok_or_else(away)?),
+        None => kept(core, id),
         Some((peer, mut client)) => {
             let asked = client.get_console_output(node::GetConsoleOutputRequest { instance_id: id.to_string() }).await;
             match asked.map_err(|status| peer.error(status)) {
-                Ok(answer) => keep(core, id, answer.into_inner()),
+                Ok(answer) => keep(core, id, &answer.into_inner()).await,
                 // The node has not heard of it yet, or has forgotten it already.
-                Err(error) if error.reason().as_deref() == Some("InvalidInstanceID.NotFound") => core.consoles.get(id).unwrap_or_default(),
-                Err(error) => core.consoles.get(id).ok_or(error)?,
+                Err(error) if error.reason().as_deref() == Some("InvalidInstanceID.NotFound") => kept(core, id),
+                Err(error) => Some(kept(core, id).ok_or(error)?),
             }
         }
     };
-    let update_time = console.time.map(wire::timestamp);
-    Ok(proto::GetConsoleOutputResponse { instance_id: id.to_string(), output: console.output, update_time })
+    let update_time = console.as_ref().map(|console| wire::timestamp(console.time));
+    let output = console.map(|console| console.output.to_vec()).unwrap_or_default();
+    Ok(proto::GetConsoleOutputResponse { instance_id: id.to_string(), output, update_time })
 }
 
-fn keep(core: &Core, id: InstanceId, answer: node::GetConsoleOutputResponse) -> Console {
-    let time = answer.time.as_ref().map(wire::from_timestamp).filter(|_| !answer.output.is_empty());
-    let console = Console { output: answer.output, time };
-    if console.time.is_some() {
-        core.consoles.keep(id, console.clone());
+/// What was last read, as it is now: the instance may have been forgotten since.
+fn kept(core: &Core, id: InstanceId) -> Option<Console> {
+    core.read().consoles.get(&InstanceRow::list_key(&scope(), id)).map(|row| row.record.0.clone())
+}
+
+/// Keeps what the node answered, if it is news, for when the node is away.
+async fn keep(core: &Core, id: InstanceId, answer: &node::GetConsoleOutputResponse) -> Option<Console> {
+    let time = answer.time.as_ref().map_or(core.clock.now(), wire::from_timestamp);
+    let console = Console::read(&scope(), id, &answer.output, time)?;
+    if console.replaces(kept(core, id).as_ref()) {
+        let written = console.clone();
+        if let Err(error) = core.commit(move |tx| put_console(tx, written)).await {
+            tracing::warn!(instance = %id, %error, "a console is told and not kept");
+        }
     }
-    console
+    Some(console)
 }
 
 fn away() -> Refusal {

@@ -30,7 +30,7 @@ use gureum_service::{
 };
 use gureum_store::{Listed, Record, Row};
 
-use super::nodes;
+use super::{consoles, nodes};
 use crate::{
     convert::desired::{VolumeFacts, desired, ended},
     core::Core,
@@ -57,7 +57,7 @@ impl Instances {
     }
 }
 
-type InstanceRef = Arc<Row<InstanceRow>>;
+pub type InstanceRef = Arc<Row<InstanceRow>>;
 type Outcomes = Vec<(String, Outcome)>;
 
 /// A step that only writes.
@@ -331,8 +331,20 @@ impl Instances {
         .await
     }
 
-    /// Has a node end and forget what is no longer its own.
+    /// Has a node end and forget what is no longer its own, once nothing is lost by that.
     async fn forget(&self, node: NodeId, rows: Vec<InstanceRef>) -> Outcomes {
+        let consoles::Kept { kept, failed } = consoles::keep_last(&self.core, node, rows).await;
+        let mut outcomes = Vec::new();
+        if let Some((rows, error)) = failed {
+            outcomes = self.away(&rows, "GetConsoleOutput", &error);
+        }
+        if !kept.is_empty() {
+            outcomes.extend(self.forget_kept(node, kept).await);
+        }
+        outcomes
+    }
+
+    async fn forget_kept(&self, node: NodeId, rows: Vec<InstanceRef>) -> Outcomes {
         let core = &self.core;
         let over = |row: &InstanceRef| node::TerminatedInstance { instance_id: row.id.to_string(), generation: row.generation };
         let forgotten = match nodes::forget(core, node, rows.iter().map(over).collect()).await {

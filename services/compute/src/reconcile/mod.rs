@@ -1,5 +1,6 @@
 //! What drives the world to what is recorded.
 
+mod consoles;
 pub mod due;
 pub mod follow;
 pub mod instances;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod attributes;
+mod consoles;
 mod images;
 mod launch;
 mod lifecycle;

@@ -17,7 +17,8 @@ use gureum_proto::{
 };
 use gureum_service::{
     CancellationToken, Listen, Peer, ServiceConfig, StartError,
-    config::{NoSettings, StoreConfig},
+    config::{ClockConfig, NoSettings, StoreConfig},
+    faults::FaultRule,
     peer::PeerChannel,
 };
 use gureum_store::EngineError;
@@ -101,6 +102,10 @@ pub struct Options {
     pub durable: bool,
     /// Nodes keep their state on disk.
     pub durable_nodes: bool,
+    /// Compute's clock.
+    pub clock: ClockConfig,
+    /// What befalls compute's calls.
+    pub faults: Vec<FaultRule>,
 }
 
 impl Default for Options {
@@ -108,12 +113,21 @@ impl Default for Options {
         let sim =
             SimSettings { boot: Span::millis(0, 30), stop: Span::millis(0, 20), terminate: Span::millis(0, 10), ..SimSettings::default() };
         let compute = Settings { status_initializing_ms: 0, ..Settings::default() };
-        Self { compute, zones: "abc", vcpus: 512, sim, durable: false, durable_nodes: false }
+        Self {
+            compute,
+            zones: "abc",
+            vcpus: 512,
+            sim,
+            durable: false,
+            durable_nodes: false,
+            clock: ClockConfig::default(),
+            faults: Vec::new(),
+        }
     }
 }
 
 pub struct Region {
-    options: Options,
+    pub options: Options,
     folder: TempDir,
     compute: Option<Running>,
     nodes: BTreeMap<char, Running>,
@@ -160,8 +174,9 @@ impl Region {
     }
 
     pub async fn start_compute(&mut self) {
-        let settings = self.options.compute.clone();
-        let config = config(&self.folder, "compute", &["security", "network"], self.options.durable, settings);
+        let Options { compute, durable, clock, faults, .. } = &self.options;
+        let config = config(&self.folder, "compute", &["security", "network"], *durable, compute.clone());
+        let config = ServiceConfig { clock: clock.clone(), faults: faults.clone(), ..config };
         self.compute = Some(
             Running::start(move |shutdown, ready| {
                 gureum_compute::run(config.clone(), shutdown, Box::new(move || ready.send(()).unwrap_or_default()))
@@ -198,6 +213,11 @@ impl Region {
 
     pub async fn stop_node(&mut self, zone: char) {
         self.nodes.remove(&zone).unwrap().stop().await;
+    }
+
+    /// Where a service that is durable keeps its state.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     fn channel(&self, name: &str) -> PeerChannel {

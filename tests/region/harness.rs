@@ -153,6 +153,11 @@ impl Deployment {
         self.signal(name, "CONT");
     }
 
+    /// Asks a service to stop, as its supervisor does: SIGTERM.
+    pub fn tell_to_stop(&self, name: &str) {
+        self.signal(name, "TERM");
+    }
+
     fn signal(&self, name: &str, signal: &str) {
         let process = self.running[name].child.id().to_string();
         let sent = Command::new("kill").args([format!("-{signal}"), process]).status().unwrap();

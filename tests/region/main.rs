@@ -6,6 +6,7 @@ mod address_moves;
 mod audit;
 mod audit_events;
 mod door;
+mod drains;
 mod dynamic;
 mod gate;
 mod harness;

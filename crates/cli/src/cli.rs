@@ -77,6 +77,17 @@ enum Command {
 }
 
 impl Cli {
+    /// Threads that serve calls: one for each processor. A service that is its own process leaves one to its store's writer,
+    /// which is a thread of its own and as busy as they are.
+    pub fn worker_threads(&self) -> usize {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        match self.command {
+            #[cfg(feature = "region")]
+            Command::Serve(_) => (processors - 1).max(1),
+            _ => processors,
+        }
+    }
+
     /// Carries the command out.
     pub async fn run(self, out: &Output) -> Result<(), Failure> {
         match self.command {

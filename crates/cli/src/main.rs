@@ -29,9 +29,24 @@ use crate::{cli::Cli, failure::Failure, output::Output};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = Cli::parse();
+    let threads = cli.worker_threads();
+    match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
+        Ok(runtime) => {
+            let code = runtime.block_on(run(cli));
+            // All work has ended by then, but for a read of standard input, which nobody can call off.
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => {
+            eprintln!("error: the runtime cannot be started: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> ExitCode {
     let out = Output::new(cli.output);
     match cli.run(&out).await {
         Ok(()) => ExitCode::SUCCESS,

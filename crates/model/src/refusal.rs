@@ -83,6 +83,17 @@ impl Refusal {
         Self::new(RefusalKind::NotFound, I::NOT_FOUND, format!("the {} {id} does not exist", I::KIND))
     }
 
+    /// No resources with these ids in this scope.
+    pub fn none_found<I: crate::id::ResourceId>(ids: &[I]) -> Self {
+        match ids {
+            [id] => Self::not_found(*id),
+            ids => {
+                let names = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                Self::new(RefusalKind::NotFound, I::NOT_FOUND, format!("the {}s {names} do not exist", I::KIND))
+            }
+        }
+    }
+
     /// One refusal of both: what is malformed before what only does not fit, and everything that is wrong with either.
     pub fn and(self, other: Self) -> Self {
         let malformed = |refusal: &Self| refusal.kind == RefusalKind::Invalid;

@@ -13,6 +13,7 @@ use std::{
 use futures::FutureExt;
 use gureum_model::{IdSource, Refusal, Scope};
 use http::{HeaderMap, HeaderValue, Request, Response};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
 use tower::{Layer, Service};
 use tracing::Instrument;
@@ -21,7 +22,9 @@ use crate::{
     activity::Activity,
     bare,
     clock::monotonic,
+    drain::Draining,
     error,
+    fitting::fit,
     metrics::CallMetrics,
     sequences::{COMMITTED_HEADER, Learned, Sequences},
     telemetry,
@@ -125,9 +128,7 @@ impl RequestContext {
             account: text(ACCOUNT_HEADER).map_or(Ok(default.account), str::parse)?,
             region: text(REGION_HEADER).map_or(Ok(default.region), str::parse)?,
         };
-        let request_id = text(REQUEST_ID_HEADER)
-            .filter(|id| !id.is_empty() && id.len() <= MAX_REQUEST_ID)
-            .map_or_else(|| format!("{:032x}", ids.next_number()), str::to_owned);
+        let request_id = request_id_of(headers, ids);
         let deadline = text("grpc-timeout").and_then(parse_timeout).unwrap_or(DEFAULT_DEADLINE);
         Ok(Self {
             scope,
@@ -188,6 +189,8 @@ pub struct ContextLayer {
     pub activity: Activity,
     /// The sequence of the service's last event.
     pub committed: Arc<dyn Fn() -> u64 + Send + Sync>,
+    /// Cancelled when the service is told to stop.
+    pub drain: Arc<CancellationToken>,
 }
 
 impl<S> Layer<S> for ContextLayer {
@@ -238,7 +241,7 @@ where
     let caller = request.headers().get(TRACEPARENT_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let mut context = match RequestContext::from_headers(request.headers(), &layer.ids) {
         Ok(context) => context,
-        Err(refusal) => return Ok(error::refused(&refusal).into_http()),
+        Err(refusal) => return Ok(layer.refuse(request.headers(), &method, &refusal, started)),
     };
     let span = tracing::info_span!("call", otel.name = &*method, otel.kind = "server", service = layer.service, method = &*method, request_id = &*context.request_id, traceparent = &*context.traceparent, scope = %context.scope);
     telemetry::continue_trace(&span, caller.as_deref());
@@ -256,6 +259,7 @@ where
             CURRENT.scope(context, async { Status::from(error::Error::Internal(format!("{method} panicked"))) }).await.into_http()
         }
     };
+    response = fit(response);
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(REQUEST_ID_HEADER, value);
     }
@@ -266,7 +270,28 @@ where
     let code = response.headers().get("grpc-status").map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()));
     layer.metrics.record(&method, code, started.elapsed());
     span.in_scope(|| tracing::debug!(?code, elapsed_us = started.elapsed().as_micros() as u64, "answered"));
-    Ok(response)
+    Ok(response.map(|body| Draining::of(body, layer.drain)))
+}
+
+impl ContextLayer {
+    /// The answer to a call whose own context cannot be read.
+    fn refuse(&self, headers: &HeaderMap, method: &str, refusal: &Refusal, started: Instant) -> Response<Body> {
+        let request_id = request_id_of(headers, &self.ids);
+        let status = error::refused(refusal);
+        self.metrics.record(method, status.code(), started.elapsed());
+        tracing::debug!(method, %request_id, %refusal, "a call without a context was refused");
+        let mut response = status.into_http();
+        if let Ok(value) = HeaderValue::from_str(&request_id) {
+            response.headers_mut().insert(REQUEST_ID_HEADER, value);
+        }
+        response
+    }
+}
+
+/// The caller's own id of the request, or a new one.
+fn request_id_of(headers: &HeaderMap, ids: &IdSource) -> String {
+    let own = headers.get(REQUEST_ID_HEADER).and_then(|value| value.to_str().ok());
+    own.filter(|id| !id.is_empty() && id.len() <= MAX_REQUEST_ID).map_or_else(|| format!("{:032x}", ids.next_number()), str::to_owned)
 }
 
 #[cfg(test)]

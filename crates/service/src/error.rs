@@ -102,6 +102,11 @@ pub fn refused(refusal: &Refusal) -> Status {
     Status::with_error_details(code(refusal.kind), refusal.message.clone(), details)
 }
 
+/// A service is ending; `then` says what its listener should do.
+pub fn ending(then: &str) -> Status {
+    unavailable("ServiceUnavailable", &format!("the service is shutting down; {then}"))
+}
+
 pub(crate) fn unavailable(reason: &str, text: &str) -> Status {
     let mut details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, []);
     details.set_retry_info(Some(RETRY_AFTER));

@@ -32,9 +32,9 @@ use gureum_store::{
     Engine, EngineError,
     engine::{Change, Group, Loaded, Snapshot},
 };
-use prost::Message;
-use prost_types::FileDescriptorSet;
 use serde::{Deserialize, Serialize};
+
+use crate::contract::methods;
 
 /// The longest delay. Longer than any deadline, so more of it would show nothing new.
 const LONGEST_DELAY_MS: u64 = 600_000;
@@ -119,12 +119,7 @@ impl FaultRule {
 
 /// Whether there is such a method, by its name or its full name.
 fn is_known(call: &str) -> bool {
-    let Ok(contract) = FileDescriptorSet::decode(gureum_proto::DESCRIPTORS) else { return false };
-    let (service, method) = call.rsplit_once('/').map_or((None, call), |(service, method)| (Some(service), method));
-    contract.file.iter().any(|file| {
-        let named = |name: &str| service.is_none_or(|wanted| wanted == format!("{}.{name}", file.package()));
-        file.service.iter().any(|one| named(one.name()) && one.method.iter().any(|known| known.name() == method))
-    })
+    methods().iter().any(|full| full == call || full.rsplit_once('/').is_some_and(|(_, method)| method == call))
 }
 
 /// The rules of one service and how often each has met its call. Clones count together.

@@ -1,4 +1,6 @@
-//! Server reflection of all contracts, one for all services of a process: each would keep the same names.
+//! Server reflection, one for all services of a process: each would keep the same names.
+//!
+//! In both versions: `v1`, and `v1alpha`, which is all that Python's and older clients know.
 
 use std::{
     convert::Infallible,
@@ -8,13 +10,18 @@ use std::{
 
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use tonic::{body::Body, server::NamedService};
+use tonic::{body::Body, server::NamedService, service::Routes};
 use tonic_reflection::server::{Builder, Error};
 use tower::{Service, util::BoxCloneSyncService};
 
-/// Serves reflection. Clones share what it knows.
+type Erased = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+
+/// What a server tells of its contracts. Clones share it.
 #[derive(Clone)]
-pub struct Reflection(BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>);
+pub struct Reflection {
+    v1: Erased,
+    v1alpha: Erased,
+}
 
 impl Reflection {
     /// Of every contract, those between services included.
@@ -29,27 +36,44 @@ impl Reflection {
 
     /// Of these contracts and of health.
     pub fn of(descriptors: &[u8]) -> Result<Self, Error> {
-        let builder = Builder::configure()
-            .register_encoded_file_descriptor_set(descriptors)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-        Ok(Self(BoxCloneSyncService::new(builder.build_v1()?)))
+        let builder = || {
+            Builder::configure()
+                .register_encoded_file_descriptor_set(descriptors)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        Ok(Self { v1: Erased::new(builder().build_v1()?), v1alpha: Erased::new(builder().build_v1alpha()?) })
+    }
+
+    /// Has the routes answer for it.
+    pub fn add_to(self, routes: Routes) -> Routes {
+        routes.add_service(V1(self.v1)).add_service(V1Alpha(self.v1alpha))
     }
 }
 
-impl NamedService for Reflection {
-    const NAME: &'static str = "grpc.reflection.v1.ServerReflection";
+macro_rules! named {
+    ($kind:ident, $name:literal) => {
+        #[derive(Clone)]
+        struct $kind(Erased);
+
+        impl NamedService for $kind {
+            const NAME: &'static str = $name;
+        }
+
+        impl Service<Request<Body>> for $kind {
+            type Response = Response<Body>;
+            type Error = Infallible;
+            type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+            fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+                self.0.poll_ready(cx)
+            }
+
+            fn call(&mut self, request: Request<Body>) -> Self::Future {
+                self.0.call(request)
+            }
+        }
+    };
 }
 
-impl Service<Request<Body>> for Reflection {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.0.call(request)
-    }
-}
+named!(V1, "grpc.reflection.v1.ServerReflection");
+named!(V1Alpha, "grpc.reflection.v1alpha.ServerReflection");

@@ -161,7 +161,8 @@ impl<T: Tables> Service<T> {
     pub fn context_layer(&self, metrics: CallMetrics) -> ContextLayer {
         let store = self.store.clone();
         let committed = Arc::new(move || store.read().sequence());
-        ContextLayer { service: self.name, ids: self.ids.clone(), metrics, activity: self.activity.clone(), committed }
+        let drain = Arc::new(self.shutdown.clone());
+        ContextLayer { service: self.name, ids: self.ids.clone(), metrics, activity: self.activity.clone(), committed, drain }
     }
 
     /// Runs a reconcile loop until the service stops, and answers what wakes it.
@@ -273,7 +274,7 @@ impl Serving {
         let registry = self.metrics.clone();
         let page = get(move || async move { ([(http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], render(&registry)) });
         let routes =
-            Routes::from(routes.add_service(health).add_service(reflection).add_service(clock).into_axum_router().route("/metrics", page));
+            Routes::from(reflection.add_to(routes.add_service(health).add_service(clock)).into_axum_router().route("/metrics", page));
         let mut server = Server::builder()
             .accept_http1(true)
             .max_concurrent_streams(Some(MAX_STREAMS_PER_CONNECTION))

@@ -12,7 +12,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::{error::refused, wire};
+use crate::{
+    error::{ending, refused},
+    wire,
+};
 
 /// Messages that wait for a slow watcher. Beyond it the watcher is waited for; it falls behind alone,
 /// and if it falls behind what the outbox keeps, it is told so.
@@ -73,7 +76,7 @@ where
             _ = follow => {}
             () = shutdown.cancelled() => {
                 // The watcher comes back to the restarted service with the sequence it has.
-                let _ = sender.try_send(Err(Status::unavailable("the service is shutting down; watch again after the last sequence")));
+                let _ = sender.try_send(Err(ending("watch again after the last sequence")));
             }
             () = sender.closed() => {}
         }

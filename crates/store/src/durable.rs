@@ -262,7 +262,8 @@ impl Found {
                 found.checkpoints.insert(generation, path);
             } else if let Some(generation) = number("journal-") {
                 found.journals.insert(generation, path);
-            } else if name.ends_with(".new") {
+            } else if name.starts_with("checkpoint-") && name.ends_with(".new") {
+                // Nothing else: the directory holds others' files too.
                 found.unfinished.push(path);
             }
         }

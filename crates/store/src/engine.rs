@@ -77,7 +77,7 @@ pub enum EngineError {
     Gap { path: PathBuf, begins: u64, revision: u64 },
     #[error("revision {revision} was given to an engine that holds revision {last}; the store has another writer")]
     Stale { revision: u64, last: u64 },
-    #[error("the checkpoint {} cannot be read back: {reason}", path.display())]
+    #[error("the checkpoint {} cannot be read back: {reason}; if the disk is full, make room, else restore the directory from a backup", path.display())]
     Checkpoint { path: PathBuf, reason: String },
     #[error("a row of table {table} with key {key} cannot be read: {reason}")]
     Row { table: String, key: String, reason: String },

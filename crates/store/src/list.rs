@@ -104,7 +104,7 @@ fn smallest<R: Listed>(table: &Table<R>, candidates: &[Found]) -> usize {
     0
 }
 
-/// The rows with these ids, in the order of their keys; the first that does not exist is refused.
+/// The rows with these ids, in the order of their keys; all that do not exist are named in the refusal.
 pub fn get_all<R: Listed, I: gureum_model::id::ResourceId>(
     table: &Table<R>,
     scope: &Scope,
@@ -113,7 +113,14 @@ pub fn get_all<R: Listed, I: gureum_model::id::ResourceId>(
     let mut keys: Vec<(String, I)> = ids.iter().map(|id| (R::list_key(scope, id), *id)).collect();
     keys.sort();
     keys.dedup();
-    keys.into_iter().map(|(key, id)| table.get(&key).cloned().ok_or_else(|| Refusal::not_found(id))).collect()
+    let (mut rows, mut absent) = (Vec::with_capacity(keys.len()), Vec::new());
+    for (key, id) in keys {
+        match table.get(&key) {
+            Some(row) => rows.push(row.clone()),
+            None => absent.push(id),
+        }
+    }
+    if absent.is_empty() { Ok(rows) } else { Err(Refusal::none_found(&absent)) }
 }
 
 /// A value that an index or filter takes.

@@ -114,7 +114,7 @@ async fn open_door(
     let (reporter, health) = tonic_health::server::health_reporter();
     follow_health(service, Health::new(reporter), door.routes()).await?;
     let reflection = Reflection::of(gureum_proto::PUBLIC_DESCRIPTORS).map_err(StartError::Reflection)?;
-    let own = own.add_service(health).add_service(reflection).into_axum_router();
+    let own = reflection.add_to(own.add_service(health)).into_axum_router();
     let registry = Arc::new(registry);
     let page = axum::routing::get(move || async move { ([(http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], render(&registry)) });
     let router = own.route("/metrics", page).fallback_service(Proxy(door.clone()));

@@ -96,13 +96,21 @@ struct Supervisor {
     ready: mpsc::UnboundedSender<Option<SocketAddr>>,
 }
 
+/// What a supervisor knows of its child since that accepted for the first time.
+#[derive(Debug, Default)]
+struct Accepted {
+    once: bool,
+    /// Where the gateway accepts callers.
+    door: Option<SocketAddr>,
+}
+
 impl Supervisor {
     async fn run(self) -> Result<(), Failure> {
-        let (mut pause, mut failures, mut told) = (FIRST_PAUSE, 0, false);
+        let (mut pause, mut failures, mut accepted) = (FIRST_PAUSE, 0, Accepted::default());
         while !self.shutdown.is_cancelled() {
             let started = monotonic();
-            let mut child = self.start()?;
-            let was_ready = self.watch(&mut child, &mut told).await;
+            let mut child = self.start(accepted.door)?;
+            let was_ready = self.watch(&mut child, &mut accepted).await;
             if self.shutdown.is_cancelled() {
                 return Ok(());
             }
@@ -121,16 +129,20 @@ impl Supervisor {
         Ok(())
     }
 
-    fn start(&self) -> Result<Child, Failure> {
+    fn start(&self, door: Option<SocketAddr>) -> Result<Child, Failure> {
         let mut command = Command::new(&self.program);
         command.arg("serve").arg(self.kind).arg("--config").arg(&self.file).arg("--with-parent");
+        if let Some(door) = door {
+            // Callers know it by now, also where it was any free port.
+            command.arg("--set").arg(format!("settings.door={door}"));
+        }
         // In a group of its own, so that Ctrl-C reaches the supervisor, which ends its children in order.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0).kill_on_drop(true);
         command.spawn().map_err(Failure::start)
     }
 
     /// Waits for the child's end; ends it itself when told to stop. Answers whether it was ever ready.
-    async fn watch(&self, child: &mut Child, told: &mut bool) -> bool {
+    async fn watch(&self, child: &mut Child, accepted: &mut Accepted) -> bool {
         let input = child.stdin.take();
         let mut lines = child.stdout.take().map(|stdout| BufReader::new(stdout).lines());
         let mut was_ready = false;
@@ -146,7 +158,8 @@ impl Supervisor {
                     None => lines = None,
                     Some(line) => if let Some(door) = ready_line(&line) {
                         was_ready = true;
-                        if !std::mem::replace(told, true) {
+                        if !std::mem::replace(&mut accepted.once, true) {
+                            accepted.door = door;
                             let _ = self.ready.send(door);
                         }
                     },

@@ -142,9 +142,12 @@ fn every_moment_around_a_checkpoint_opens_to_the_same_store() {
     fs::remove_file(some.join("checkpoint-0000000001/db")).unwrap();
 
     for moment in [&half_done, &done, &all, &some] {
+        // What a service keeps beside its store, and was killed over.
+        fs::write(moment.join("virtual-time.new"), b"half").unwrap();
         assert_eq!(contents(moment).unwrap(), moments.expected, "{}", moment.display());
         assert_eq!(contents(moment).unwrap(), moments.expected, "{} opened twice", moment.display());
-        assert!(names(moment, "").iter().all(|name| !name.ends_with(".new")), "an unfinished checkpoint is left");
+        assert!(names(moment, "checkpoint-").iter().all(|name| !name.ends_with(".new")), "an unfinished checkpoint is left");
+        assert!(moment.join("virtual-time.new").exists(), "another's file is gone");
     }
     for moment in [&done, &all, &some] {
         assert_eq!(names(moment, "checkpoint-"), ["checkpoint-0000000002"]);

@@ -8,7 +8,7 @@ use gureum_proto::{
     codec::ERROR_DOMAIN,
     gateway::v1::{CloudEvent, SubscribeRequest, SubscribeResponse, subscribe_response::Message as Told},
 };
-use gureum_service::{CancellationToken, Error};
+use gureum_service::{CancellationToken, Error, error::ending};
 use gureum_store::{OutboxEvent, Store};
 use prost::Message;
 use tokio::sync::{broadcast, mpsc};
@@ -95,7 +95,11 @@ impl LogApi {
                 let text = format!("events behind place {place} are no longer kept; the oldest place is {oldest}");
                 return Err(Refusal::new(RefusalKind::OutOfRange, "PlaceTooOld", text).into());
             }
-            Some(place) => place.min(latest),
+            Some(place) if place > latest => {
+                let text = format!("there is no place {place} yet; the last one is {latest}: is this the region that told of it?");
+                return Err(Refusal::new(RefusalKind::OutOfRange, "PlaceInFuture", text).into());
+            }
+            Some(place) => place,
             None => latest,
         };
         let (sender, receiver) = mpsc::channel(STREAM_BUFFER);
@@ -106,7 +110,7 @@ impl LogApi {
             tokio::select! {
                 _ = subscriber.run(store, live) => {}
                 () = shutdown.cancelled() => {
-                    let _ = sender.try_send(Err(Status::unavailable("the gateway is shutting down; subscribe again after the last place")));
+                    let _ = sender.try_send(Err(ending("subscribe again after the last place")));
                 }
                 () = sender.closed() => {}
             }

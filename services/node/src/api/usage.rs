@@ -10,7 +10,7 @@ use futures::Stream;
 use gureum_model::{Refusal, Scope, Timestamp, id::InstanceId, refusal::Violations};
 use gureum_node_domain::{ObservedState, Timers};
 use gureum_proto::node::v1 as proto;
-use gureum_service::{Clock, wire};
+use gureum_service::{Clock, error::ending, wire};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -101,7 +101,7 @@ pub fn stream(api: &Api, request: proto::WatchUsageRequest) -> Result<UsageStrea
         tokio::select! {
             _ = follow(&api, interval, &ids, &sender) => {}
             () = api.shutdown.cancelled() => {
-                let _ = sender.try_send(Err(Status::unavailable("the service is shutting down; watch again")));
+                let _ = sender.try_send(Err(ending("watch again")));
             }
             () = sender.closed() => {}
         }

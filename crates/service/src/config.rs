@@ -18,7 +18,7 @@ use gureum_model::{ClockSetting, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
 
-use crate::{clock::Clock, faults::FaultRule, server::StartError};
+use crate::{clock::Clock, faults::FaultRule};
 
 /// Where a service listens, or where a peer does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -305,12 +305,6 @@ pub struct ConfigError {
 impl ConfigError {
     fn one(fault: String) -> Self {
         Self { faults: vec![fault] }
-    }
-}
-
-impl From<ConfigError> for StartError {
-    fn from(error: ConfigError) -> Self {
-        Self::Setting { name: "settings", reason: error.faults.join("; ") }
     }
 }
 

@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
     service::Routes,
     transport::{
-        Certificate, Identity, Server, ServerTlsConfig,
+        Server,
         server::{Router, TcpIncoming},
     },
 };
@@ -31,11 +31,11 @@ use crate::{
     activity::Activity,
     clock::Clock,
     clock_service::ClockApi,
-    config::{Listen, ServiceConfig, TlsConfig},
+    config::{ConfigError, Listen, ServiceConfig, TlsConfig, server_tls},
     context::ContextLayer,
     faults::{Faults, FaultyEngine},
     metrics::{self, CallMetrics, render},
-    peer::{Peer, PeerError, read},
+    peer::{Peer, PeerError},
     reconcile::{Reconcile, Waker},
     reflection::Reflection,
 };
@@ -58,6 +58,8 @@ pub enum StartError {
     Clock(#[source] io::Error),
     #[error("a thread that opens the store ended early")]
     StoreThread,
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error(transparent)]
     Peer(#[from] PeerError),
     #[error("listening on {listen}")]
@@ -280,7 +282,9 @@ impl Serving {
             .max_concurrent_streams(Some(MAX_STREAMS_PER_CONNECTION))
             .http2_keepalive_interval(Some(KEEPALIVE));
         if let (Listen::Tcp(_), Some(tls)) = (&self.listen, &self.tls) {
-            server = server.tls_config(server_tls(tls)?).map_err(StartError::Serve)?;
+            let unusable = |faults| ConfigError { faults };
+            let tls = server_tls("tls", &tls.certificate, &tls.key, Some(&tls.authority)).map_err(unusable)?;
+            server = server.tls_config(tls).map_err(StartError::Serve)?;
         }
         Ok(server.layer(self.context.clone()).add_routes(routes))
     }
@@ -303,13 +307,6 @@ async fn with_patience(
             Ok(())
         }
     }
-}
-
-fn server_tls(tls: &TlsConfig) -> Result<ServerTlsConfig, StartError> {
-    Ok(ServerTlsConfig::new()
-        .identity(Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?))
-        .client_ca_root(Certificate::from_pem(read(&tls.authority)?))
-        .client_auth_optional(false))
 }
 
 /// Listens on a socket that this user alone can open, in place of one that a dead process left.

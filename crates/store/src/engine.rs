@@ -96,7 +96,7 @@ pub trait Engine: Send + 'static {
     /// not known whether the group is durable, and no further one is taken.
     fn append(&mut self, group: &Group) -> Result<(), EngineError>;
 
-    /// Asked after each append: whether a snapshot should be taken and handed to [`Engine::checkpoint`].
+    /// Asked after the load and after each append: whether a snapshot should be taken and handed to [`Engine::checkpoint`].
     fn wants_checkpoint(&self) -> bool;
 
     /// Writes down everything live, so that what led to it can be dropped. Holds up appends only if

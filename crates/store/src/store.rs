@@ -264,6 +264,12 @@ struct Writer<T, E> {
 
 impl<T: Tables, E: Engine> Writer<T, E> {
     fn run(mut self, stopped: &watch::Sender<Option<Arc<str>>>) {
+        // Who ended while a checkpoint was written may have left a journal of twice the live data, and nothing
+        // says that anything will be written in this life.
+        if let Err(error) = self.checkpoint_if_due() {
+            self.stop(&error, Vec::new(), stopped);
+            return;
+        }
         while let Some(first) = self.jobs.blocking_recv() {
             let mut group = Group::default();
             let mut answers = Vec::new();

@@ -30,6 +30,7 @@ struct GatedEngine {
     entered: mpsc::Sender<Group>,
     verdicts: mpsc::Receiver<Verdict>,
     failing_checkpoint: bool,
+    appended: bool,
 }
 
 /// The test's side of a [`GatedEngine`].
@@ -42,7 +43,7 @@ impl Gate {
     fn new() -> (GatedEngine, Self) {
         let (entered_sender, entered) = mpsc::channel();
         let (verdicts, verdict_receiver) = mpsc::channel();
-        let engine = GatedEngine { entered: entered_sender, verdicts: verdict_receiver, failing_checkpoint: false };
+        let engine = GatedEngine { entered: entered_sender, verdicts: verdict_receiver, failing_checkpoint: false, appended: false };
         (engine, Self { entered, verdicts })
     }
 
@@ -67,6 +68,7 @@ impl Engine for GatedEngine {
 
     fn append(&mut self, group: &Group) -> Result<(), EngineError> {
         self.entered.send(group.clone()).unwrap();
+        self.appended = true;
         match self.verdicts.recv_timeout(Duration::from_secs(10)).unwrap() {
             Verdict::Durable => Ok(()),
             Verdict::Failed => Err(failure("sync")),
@@ -74,7 +76,7 @@ impl Engine for GatedEngine {
     }
 
     fn wants_checkpoint(&self) -> bool {
-        self.failing_checkpoint
+        self.failing_checkpoint && self.appended
     }
 
     fn checkpoint(&mut self, _snapshot: Box<dyn Snapshot>) -> Result<(), EngineError> {

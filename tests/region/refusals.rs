@@ -110,6 +110,13 @@ impl World {
             ("unknown key pair", run, self.launch(json!({ "spec": { "key_name": "nobody" } }))),
             ("unknown subnet", run, self.launch(json!({ "spec": { "subnet_id": "subnet-0123456789abcdef0" } }))),
             ("unknown zone", run, self.launch(json!({ "spec": { "placement": { "availability_zone": "us-east-1z" } } }))),
+            ("no placement group", run, self.launch(json!({ "spec": { "placement": { "group_name": "together" } } }))),
+            ("no instance profile", run, self.launch(json!({ "spec": { "iam_instance_profile": "web" } }))),
+            (
+                "no template to launch from",
+                run,
+                self.launch(json!({ "launch_template": { "launch_template_name": "nobodys", "version": "zz" } })),
+            ),
             ("count 0", run, self.launch(json!({ "min_count": 0, "max_count": 0 }))),
             ("count below 0", run, self.launch(json!({ "min_count": -1 }))),
             ("count above the limit", run, self.launch(json!({ "max_count": 1001 }))),

@@ -89,7 +89,10 @@ const TABLE: &[Step] = &[
     step(Workflow::Launch, "node-a", "compute", "RegisterNode", Told::Nobody),
     step(Workflow::Launch, "node-a", "compute", "NodeHeartbeat", Told::Nobody),
     step(Workflow::Log, "gateway", "compute", "gureum.compute.v1.ComputePeerService/WatchAll", Told::Nobody),
+    step(Workflow::Log, "gateway", "network", "gureum.network.v1.NetworkPeerService/WatchAll", Told::Nobody),
+    step(Workflow::Log, "gateway", "security", "gureum.security.v1.SecurityPeerService/WatchAll", Told::Nobody),
     step(Workflow::Tag, "gateway", "network", "gureum.network.v1.NetworkService/CreateTags", Told::Call),
+    step(Workflow::Tag, "gateway", "security", "gureum.security.v1.SecurityService/CreateTags", Told::Call),
 ];
 
 /// Every commit after which a process may die before anyone learns of it: by whom, and its event.

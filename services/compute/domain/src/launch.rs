@@ -97,7 +97,7 @@ pub struct LaunchTags {
 /// Reads what a caller wants; `spec` is the request's over the template's.
 ///
 /// Errors, all at once: `MissingParameter`, `InvalidParameterValue`, `InvalidParameterCombination`,
-/// `InvalidAMIID.Malformed` and its like, `UnsupportedOperation`, `TagLimitExceeded`.
+/// `InvalidAMIID.Malformed` and its like, `UnsupportedOperation`, `InvalidPlacementGroup.Unknown`, `TagLimitExceeded`.
 pub fn parse(spec: &LaunchSpec, min_count: i32, max_count: i32, region: &Region) -> Result<Wanted, Refusal> {
     let mut violations = Violations::new();
     let (min_count, max_count) = counts(min_count, max_count, &mut violations);
@@ -132,6 +132,7 @@ pub fn parse(spec: &LaunchSpec, min_count: i32, max_count: i32, region: &Region)
     if spec.hibernation == Some(true) {
         violations.add_as("UnsupportedOperation", "spec.hibernation_configured", "hibernation is not offered; leave it out");
     }
+    named_elsewhere(spec, &mut violations);
     violations.finish()?;
     Ok(wanted)
 }
@@ -254,6 +255,19 @@ fn interfaces(spec: &LaunchSpec, max_count: usize, violations: &mut Violations) 
         violations.add("spec.network_interfaces", "no interface has the device index 0; the first interface needs it");
     }
     wanted
+}
+
+/// What EC2 has and this region has none of: a launch that names one would be less than its caller thinks.
+fn named_elsewhere(spec: &LaunchSpec, violations: &mut Violations) {
+    if let Some(name) = spec.placement.group_name.as_deref().filter(|name| !name.is_empty()) {
+        let text = format!("the placement group '{name}' is unknown: this region has none; leave it out");
+        violations.add_as("InvalidPlacementGroup.Unknown", "spec.placement.group_name", text);
+    }
+    if let Some(name) = spec.iam_instance_profile.as_deref().filter(|name| !name.is_empty()) {
+        let text =
+            format!("Value ({name}) for parameter iamInstanceProfile is invalid: this region has no instance profiles; leave it out");
+        violations.add("spec.iam_instance_profile", text);
+    }
 }
 
 fn plain_interface(spec: &LaunchSpec, max_count: usize, violations: &mut Violations) -> WantedInterface {

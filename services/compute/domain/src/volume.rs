@@ -319,7 +319,7 @@ impl From<VolumeError> for Refusal {
             VolumeError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidVolume.NotFound", text),
             VolumeError::InUse { .. } => Self::wrong_state("VolumeInUse", text),
             VolumeError::State { .. } | VolumeError::InstanceState { .. } => Self::wrong_state("IncorrectState", text),
-            VolumeError::Zone { .. } => Self::new(RefusalKind::Invalid, "InvalidVolume.ZoneMismatch", text),
+            VolumeError::Zone { .. } => Self::invalid_as("InvalidVolume.ZoneMismatch", "volume_id", text),
             VolumeError::DeviceName { .. } | VolumeError::DeviceTaken { .. } => Self::invalid("device", text),
             VolumeError::TooManyVolumes { .. } | VolumeError::TooManyInstances { .. } => {
                 Self::new(RefusalKind::Exhausted, "AttachmentLimitExceeded", text)

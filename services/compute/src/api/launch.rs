@@ -163,9 +163,10 @@ fn spec(tables: &Schema, scope: &Scope, request: &proto::RunInstancesRequest) ->
         Some(By::LaunchTemplateName(name)) => Named::Name(name),
         None => return Err(Refusal::missing("launch_template")),
     };
-    let version: VersionRef = reference.version.parse()?;
-    let template = find_template(tables, scope, &named)?;
-    Ok(own.over(find_version(tables, template, version)?.data.clone()))
+    let of = |field: &'static str| move |refusal: Refusal| refusal.of_field(field);
+    let version = reference.version.parse::<VersionRef>().map_err(of("launch_template.version"))?;
+    let template = find_template(tables, scope, &named).map_err(of("launch_template"))?;
+    Ok(own.over(find_version(tables, template, version).map_err(of("launch_template.version"))?.data.clone()))
 }
 
 /// What the request names, as it is now; its volumes; and where its image's contents are.

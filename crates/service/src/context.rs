@@ -22,6 +22,7 @@ use crate::{
     activity::Activity,
     bare,
     clock::monotonic,
+    contract::streams,
     drain::Draining,
     error,
     fitting::fit,
@@ -270,7 +271,8 @@ where
     let code = response.headers().get("grpc-status").map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()));
     layer.metrics.record(&method, code, started.elapsed());
     span.in_scope(|| tracing::debug!(?code, elapsed_us = started.elapsed().as_micros() as u64, "answered"));
-    Ok(response.map(|body| Draining::of(body, layer.drain)))
+    // What is not a stream ends by itself, also where its body comes later than its head: it is waited for.
+    Ok(if streams(&method) { response.map(|body| Draining::of(body, layer.drain)) } else { response })
 }
 
 impl ContextLayer {
@@ -327,5 +329,46 @@ mod tests {
         headers.insert(ACCOUNT_HEADER, HeaderValue::from_static("12"));
         let refused = RequestContext::from_headers(&headers, &IdSource::seeded(1)).map(|context| context.scope);
         assert!(refused.is_err());
+    }
+
+    /// What a caller gets of an answer whose body comes only when the service drains already.
+    async fn answered_while_draining(method: &'static str) -> Vec<http_body::Frame<bytes::Bytes>> {
+        use http_body_util::{BodyExt, StreamBody};
+        let drain = Arc::new(CancellationToken::new());
+        let layer = ContextLayer {
+            service: "compute",
+            ids: Arc::new(IdSource::seeded(1)),
+            metrics: CallMetrics::new(&mut prometheus_client::registry::Registry::default()),
+            activity: Activity::default(),
+            committed: Arc::new(|| 1),
+            drain: drain.clone(),
+        };
+        let (sender, frames) = tokio::sync::mpsc::channel(1);
+        let body = Body::new(StreamBody::new(tokio_stream::wrappers::ReceiverStream::new(frames)));
+        let answer = std::sync::Mutex::new(Some(Response::new(body)));
+        let inner = tower::service_fn(move |_: Request<Body>| {
+            let answer = answer.lock().expect("a lock").take().expect("one call");
+            async move { Ok::<_, Infallible>(answer) }
+        });
+        let request = Request::builder().uri(method).body(Body::empty()).expect("a request");
+        let Ok(answer) = serve(inner, layer, request).await;
+        drain.cancel();
+        let mut body = answer.into_body();
+        let first = tokio::spawn(async move { (body.frame().await.and_then(Result::ok), body) });
+        // The caller waits for the body by now; if it was cut off, nobody takes this.
+        tokio::task::yield_now().await;
+        let _ = sender.send(Ok::<_, Status>(http_body::Frame::data(bytes::Bytes::from_static(b"late")))).await;
+        drop(sender);
+        let (first, mut body) = first.await.expect("a caller");
+        first.into_iter().chain(body.frame().await.and_then(Result::ok)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_drain_ends_streams_and_waits_for_answers() {
+        let frames = answered_while_draining("/gureum.compute.v1.ComputeService/DescribeInstances").await;
+        assert_eq!(frames.iter().filter_map(|frame| frame.data_ref()).collect::<Vec<_>>(), [&b"late"[..]]);
+        let frames = answered_while_draining("/gureum.compute.v1.ComputeService/Watch").await;
+        let trailers = frames.first().and_then(|frame| frame.trailers_ref()).and_then(Status::from_header_map);
+        assert_eq!(trailers.map(|status| status.code()), Some(Code::Unavailable));
     }
 }

@@ -119,7 +119,7 @@ impl FaultRule {
 
 /// Whether there is such a method, by its name or its full name.
 fn is_known(call: &str) -> bool {
-    methods().iter().any(|full| full == call || full.rsplit_once('/').is_some_and(|(_, method)| method == call))
+    methods().keys().any(|full| full == call || full.rsplit_once('/').is_some_and(|(_, method)| method == call))
 }
 
 /// The rules of one service and how often each has met its call. Clones count together.

@@ -45,7 +45,7 @@ impl CallMetrics {
     /// Counts one call. Paths that name no call that there is are counted together, so that no caller can
     /// make the service remember paths without end.
     pub fn record(&self, method: &str, code: Code, elapsed: Duration) {
-        let method: Arc<str> = Arc::from(if methods().contains(method) { method } else { "other" });
+        let method: Arc<str> = Arc::from(if methods().contains_key(method) { method } else { "other" });
         self.calls.get_or_create(&CallLabels { method: method.clone(), code: code_name(code) }).inc();
         self.seconds.get_or_create(&MethodLabels { method }).observe(elapsed.as_secs_f64());
     }

@@ -3,22 +3,25 @@
 //! ```text
 //! LOCK                        one process at a time
 //! checkpoint-0000000007/      sled: every live row as of the end of journal 6
+//! checkpoint-0000000007.copy  the same once more, for the day on which sled does not open
 //! journal-0000000007          every group since, one fdatasync each
 //! checkpoint-0000000008.new/  being written; not yet believed
 //! journal-0000000008          groups since that checkpoint was begun
 //! ```
 //!
-//! A commit is one append and one `fdatasync`. When the journal has grown to the size of the live data, a
+//! A commit is one append and one `fdatasync`. When the journal has grown to half the size of the live data, a
 //! new one is begun and a thread writes all live rows into a fresh sled, closes it, reads it back,
-//! syncs it, and renames it into place; only then do its predecessors go. So:
+//! syncs it, and renames it into place; only then do its predecessors go. The copy of its predecessor
+//! makes room before, and its own is written after. So:
 //!
 //! - sled's `flush` is no disk barrier (its issue 1452) and it may fail to open after an abrupt stop
 //!   (1527, 1533); neither can touch what was acknowledged, because a sled that a crash interrupts is
 //!   thrown away and the journals still hold everything. Once in place it is only read; what sled writes
 //!   on opening is zeros over the zeros behind its end, as a test holds.
-//! - Rows are packed: a sled that is written once, in order, takes 1.44 times its rows, where one that is
-//!   updated in place grows to three or four times. With the journal the directory stays
-//!   under three times its live data. Up to six times were seen while one checkpoint replaces another.
+//! - A checkpoint that was damaged later is made anew from its copy, piece by piece where need be.
+//! - Rows are packed and compressed, and a sled that is written once, in order, takes little more room than its pieces,
+//!   where one that is updated in place grows to three or four times. So the directory stays under three times its live
+//!   data, at rest and while one checkpoint replaces another; only what is below a few MiB has files as large as those.
 //! - Opening reads the journals, cuts off what the crash left unfinished, then takes from the checkpoint what
 //!   they do not replace, and removes what is no longer needed. It never asks a person.
 //!
@@ -32,13 +35,14 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
 };
 
 use crate::{
-    checkpoint::{self, Checkpoint, sync_directory},
+    checkpoint::{self, Broken, Contents, Description, Pieces, Rows, sync_directory},
+    copy,
     engine::{Change, Engine, EngineError, Group, Loaded, Snapshot},
     journal::{Journal, Place, io_error},
 };
@@ -46,11 +50,16 @@ use crate::{
 /// Below this a checkpoint is not worth its file: replaying 2 MiB takes a hundredth of a second.
 const SMALLEST_JOURNAL_TO_CHECKPOINT: u64 = 2 << 20;
 
-/// A journal of so many times the live data is worth a checkpoint. More saves writing, less saves room on the
-/// disk. A checkpoint that cannot be compressed takes 1.5 times the live data, so that both stay below three times.
-const JOURNAL_TO_LIVE_DATA: u64 = 1;
+/// How long a journal may grow before it is worth a checkpoint: at most half the live data, and no longer than that two
+/// checkpoints, one replacing the other, and the journals meanwhile stay under three times the live data. Room for
+/// one group is left.
+fn longest_journal(live: u64, checkpoint: u64) -> u64 {
+    let left = (live * 27 / 10).saturating_sub(2 * checkpoint);
+    // The one that began the checkpoint stays until it is written, and may have grown while the one before was.
+    (left / (2 * JOURNALS_BEFORE_WAITING)).clamp(live / 8, live / 2)
+}
 
-/// While a checkpoint is written, the journal may grow to so many times what begins one. Writes that
+/// While a checkpoint is written, the next journal may grow to so many times what begins one. Writes that
 /// outrun the disk by more than that wait, so that the directory stays in proportion to what it holds.
 const JOURNALS_BEFORE_WAITING: u64 = 2;
 
@@ -65,10 +74,14 @@ pub struct DurableEngine {
     journal: Option<Journal>,
     /// Bytes of the journals that were found before this one and are still needed.
     earlier_journals: u64,
-    /// Bytes of live rows at the last checkpoint.
-    live_bytes: Arc<AtomicU64>,
+    /// Bytes of journal that are worth a checkpoint, if they are more than `journal_before_checkpoint`.
+    longest_journal: Arc<AtomicU64>,
     checkpointing: Option<JoinHandle<()>>,
     journal_before_checkpoint: u64,
+    /// The checkpoint or its copy is not what it should be.
+    incomplete: bool,
+    /// The last checkpoint can be read from its copy alone, which must stay until there is another.
+    needs_copy: Arc<AtomicBool>,
     /// Held as long as the engine lives.
     _lock: File,
 }
@@ -90,9 +103,11 @@ impl DurableEngine {
             revision: 0,
             journal: None,
             earlier_journals: 0,
-            live_bytes: Arc::default(),
+            longest_journal: Arc::default(),
             checkpointing: None,
             journal_before_checkpoint: SMALLEST_JOURNAL_TO_CHECKPOINT,
+            incomplete: false,
+            needs_copy: Arc::default(),
             _lock: lock,
         })
     }
@@ -110,9 +125,9 @@ impl DurableEngine {
         entry: &mut dyn FnMut(Change) -> Result<(), EngineError>,
     ) -> Result<Loaded, EngineError> {
         let found = Found::look(&self.directory)?;
-        let base = found.checkpoints.keys().next_back().copied().unwrap_or(0);
-        let checkpoint = if base > 0 { Some(Checkpoint::open(&self.checkpoint_path(base))?) } else { None };
-        let mut loaded = checkpoint.as_ref().map_or_else(Loaded::default, |it| Loaded { revision: it.revision, sequence: it.sequence });
+        let base = found.checkpoints.keys().chain(found.copies.keys()).max().copied().unwrap_or(0);
+        let mut checkpoint = if base > 0 { Some(Checkpoint::open(&self.checkpoint_path(base), &self.copy_path(base))?) } else { None };
+        let mut loaded = checkpoint.as_ref().map_or_else(Loaded::default, Checkpoint::loaded);
         let last = found.journals.keys().next_back().copied().filter(|last| *last >= base);
         let mut later = Later::default();
         for generation in found.journals.keys().copied().filter(|generation| *generation >= base) {
@@ -128,12 +143,15 @@ impl DurableEngine {
             })?;
             self.earlier_journals += self.journal.replace(journal).map_or(0, |earlier| earlier.length());
         }
-        if let Some(checkpoint) = checkpoint {
+        if let Some(checkpoint) = &mut checkpoint {
             let contents = checkpoint.read(&mut |change| {
                 seen(&change);
                 if later.replaces(&change) { Ok(()) } else { entry(change) }
             })?;
-            self.live_bytes.store(contents.bytes, Ordering::Relaxed);
+            let longest = longest_journal(contents.bytes, size_of(&self.checkpoint_path(base)));
+            self.longest_journal.store(longest, Ordering::Relaxed);
+            self.needs_copy.store(checkpoint.is_damaged, Ordering::Relaxed);
+            self.incomplete = checkpoint.is_damaged || !found.copies.contains_key(&base);
         }
         later.into_changes().try_for_each(entry)?;
         self.generation = last.unwrap_or(base);
@@ -154,6 +172,10 @@ impl DurableEngine {
 
     fn checkpoint_path(&self, generation: u64) -> PathBuf {
         self.directory.join(format!("checkpoint-{generation:010}"))
+    }
+
+    fn copy_path(&self, generation: u64) -> PathBuf {
+        copy_of(&self.checkpoint_path(generation))
     }
 
     fn journal_path(&self, generation: u64) -> PathBuf {
@@ -181,7 +203,10 @@ impl Engine for DurableEngine {
     }
 
     fn wants_checkpoint(&self) -> bool {
-        let threshold = self.journal_before_checkpoint.max(self.live_bytes.load(Ordering::Relaxed) * JOURNAL_TO_LIVE_DATA);
+        if self.incomplete {
+            return true;
+        }
+        let threshold = self.journal_before_checkpoint.max(self.longest_journal.load(Ordering::Relaxed));
         let busy = self.checkpointing.as_ref().is_some_and(|thread| !thread.is_finished());
         let limit = if busy { threshold.saturating_mul(JOURNALS_BEFORE_WAITING) } else { threshold };
         self.journal.as_ref().is_some_and(|journal| self.earlier_journals + journal.length() >= limit)
@@ -192,15 +217,21 @@ impl Engine for DurableEngine {
             return Err(EngineError::Stale { revision: snapshot.revision(), last: self.revision });
         }
         self.wait_for_checkpoint();
+        // Whether or not it comes to be: if the disk is full, the next is tried when the journal is long.
+        self.incomplete = false;
         let generation = self.generation + 1;
         self.journal = Some(Journal::create(&self.journal_path(generation), self.revision)?);
         // Before a group in the new journal is acknowledged, the journal's name must be durable.
         sync_directory(&self.directory)?;
         self.generation = generation;
         self.earlier_journals = 0;
-        let (directory, path, live_bytes) = (self.directory.clone(), self.checkpoint_path(generation), self.live_bytes.clone());
-        let write = move || match write_checkpoint(&directory, &path, snapshot.as_ref(), generation) {
-            Ok(bytes) => live_bytes.store(bytes, Ordering::Relaxed),
+        let (directory, path, longest) = (self.directory.clone(), self.checkpoint_path(generation), self.longest_journal.clone());
+        let needs_copy = self.needs_copy.clone();
+        let write = move || match write_checkpoint(&directory, &path, snapshot.as_ref(), generation, needs_copy.load(Ordering::Relaxed)) {
+            Ok(bytes) => {
+                longest.store(bytes, Ordering::Relaxed);
+                needs_copy.store(false, Ordering::Relaxed);
+            }
             // The journals still hold everything, so the next checkpoint may try again.
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a checkpoint was not written; the journal goes on"),
         };
@@ -208,6 +239,69 @@ impl Engine for DurableEngine {
         self.checkpointing = Some(thread.map_err(io_error("start the checkpoint of", &self.directory))?);
         Ok(())
     }
+}
+
+/// A checkpoint whose description was read, from its sled or from its copy.
+struct Checkpoint {
+    path: PathBuf,
+    copy: PathBuf,
+    pieces: Pieces<'static>,
+    description: Description,
+    /// Its sled is not what was written.
+    is_damaged: bool,
+}
+
+impl Checkpoint {
+    fn open(path: &Path, copy: &Path) -> Result<Self, EngineError> {
+        let of = |(pieces, description), is_damaged| Self { path: path.to_owned(), copy: copy.to_owned(), pieces, description, is_damaged };
+        Pieces::of_sled(path).map(|opened| of(opened, false)).or_else(|reason| {
+            let opened = copy::open(copy).map_err(|of_copy| unreadable(path, &reason, &of_copy))?;
+            warn_of_copy(path, &reason);
+            Ok(of(opened, true))
+        })
+    }
+
+    fn loaded(&self) -> Loaded {
+        Loaded { revision: self.description.revision, sequence: self.description.sequence }
+    }
+
+    /// Hands over every row: from sled, and from the first piece that is not what was written, from the copy.
+    fn read(&mut self, entry: &mut dyn FnMut(Change) -> Result<(), EngineError>) -> Result<Contents, EngineError> {
+        let mut rows = Rows::new(self.description);
+        match rows.take(&mut self.pieces, entry) {
+            Ok(()) => {}
+            Err(Broken::Refused(error)) => return Err(error),
+            Err(Broken::Piece(reason)) if self.is_damaged => return Err(unreadable(&self.path, "its copy is damaged too", &reason)),
+            Err(Broken::Piece(reason)) => {
+                let failed = |of_copy: String| unreadable(&self.path, &reason, &of_copy);
+                let (pieces, description) = copy::open(&self.copy).map_err(failed)?;
+                if description != self.description {
+                    return Err(failed("its copy is of another checkpoint".into()));
+                }
+                warn_of_copy(&self.path, &reason);
+                self.is_damaged = true;
+                let taken = usize::try_from(rows.pieces).unwrap_or(usize::MAX);
+                rows.take(&mut Pieces::new(pieces.skip(taken)), entry).map_err(|broken| match broken {
+                    Broken::Refused(error) => error,
+                    Broken::Piece(of_copy) => failed(of_copy),
+                })?;
+            }
+        }
+        rows.finish().map_err(|of_copy| unreadable(&self.path, "its copy is damaged too", &of_copy))
+    }
+}
+
+fn unreadable(path: &Path, reason: &str, of_copy: &str) -> EngineError {
+    EngineError::Checkpoint { path: path.to_owned(), reason: format!("{reason}; nor can its copy: {of_copy}") }
+}
+
+fn warn_of_copy(path: &Path, reason: &str) {
+    tracing::warn!(checkpoint = %path.display(), reason, "a checkpoint cannot be read back; its copy is read, and it is made anew");
+}
+
+/// Where the copy of a checkpoint stands.
+fn copy_of(checkpoint: &Path) -> PathBuf {
+    checkpoint.with_extension("copy")
 }
 
 /// What the journals say of each row last: a row that was written many times is read once.
@@ -247,6 +341,7 @@ impl Drop for DurableEngine {
 #[derive(Debug, Default)]
 struct Found {
     checkpoints: BTreeMap<u64, PathBuf>,
+    copies: BTreeMap<u64, PathBuf>,
     journals: BTreeMap<u64, PathBuf>,
     unfinished: Vec<PathBuf>,
 }
@@ -258,7 +353,10 @@ impl Found {
             let path = entry.map_err(io_error("list", directory))?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
             let number = |prefix: &str| name.strip_prefix(prefix).and_then(|digits| digits.parse::<u64>().ok());
-            if let Some(generation) = number("checkpoint-") {
+            let copied = name.strip_suffix(".copy").and_then(|name| name.strip_prefix("checkpoint-")?.parse::<u64>().ok());
+            if let Some(generation) = copied {
+                found.copies.insert(generation, path);
+            } else if let Some(generation) = number("checkpoint-") {
                 found.checkpoints.insert(generation, path);
             } else if let Some(generation) = number("journal-") {
                 found.journals.insert(generation, path);
@@ -273,26 +371,40 @@ impl Found {
 
 /// Removes what a checkpoint replaces, and what was never finished.
 fn remove_older(directory: &Path, found: &Found, base: u64) -> Result<(), EngineError> {
-    for path in &found.unfinished {
-        fs::remove_dir_all(path).map_err(io_error("remove", path))?;
-    }
-    for (_, path) in found.checkpoints.range(..base) {
-        fs::remove_dir_all(path).map_err(io_error("remove", path))?;
-    }
-    for (_, path) in found.journals.range(..base) {
-        fs::remove_file(path).map_err(io_error("remove", path))?;
-    }
+    let older = [&found.checkpoints, &found.copies, &found.journals].into_iter().flat_map(|paths| paths.range(..base));
+    remove(found.unfinished.iter().chain(older.map(|(_, path)| path)))?;
     sync_directory(directory)
 }
 
-/// Writes, checks and publishes a checkpoint, and removes what it replaces. Answers the bytes of its rows.
-fn write_checkpoint(directory: &Path, path: &Path, snapshot: &dyn Snapshot, generation: u64) -> Result<u64, EngineError> {
+fn remove<'a>(mut paths: impl Iterator<Item = &'a PathBuf>) -> Result<(), EngineError> {
+    paths.try_for_each(|path| {
+        let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        removed.map_err(io_error("remove", path))
+    })
+}
+
+/// Writes, checks and publishes a checkpoint, and removes what it replaces. Answers how long the journal may grow now.
+fn write_checkpoint(directory: &Path, path: &Path, snapshot: &dyn Snapshot, generation: u64, needs_copy: bool) -> Result<u64, EngineError> {
+    if !needs_copy {
+        // So that there are never two checkpoints and a copy. What it is a copy of was read, or written and read back.
+        remove(Found::look(directory)?.copies.values())?;
+    }
     let contents = checkpoint::write(path, snapshot)?;
     // Its predecessors may go only when its name is durable.
     sync_directory(directory)?;
     remove_older(directory, &Found { unfinished: Vec::new(), ..Found::look(directory)? }, generation)?;
+    if let Err(error) = copy::write(&copy_of(path), path).and_then(|()| sync_directory(directory)) {
+        tracing::warn!(error = &error as &dyn std::error::Error, "a checkpoint has no copy until the next one");
+    }
     tracing::debug!(rows = contents.rows, bytes = contents.bytes, generation, "checkpoint written");
-    Ok(contents.bytes)
+    Ok(longest_journal(contents.bytes, size_of(path)))
+}
+
+/// Bytes of a file, or of all files in a directory; of what cannot be read, none.
+fn size_of(path: &Path) -> u64 {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let file = fs::metadata(path).ok().filter(|found| found.is_file()).map_or(0, |found| found.len());
+    file + entries.map(|entry| size_of(&entry.path())).sum::<u64>()
 }
 
 /// Makes a directory whose name is durable, that of each directory above it that was missing too.

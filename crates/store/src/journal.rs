@@ -4,7 +4,8 @@
 //! journal = header · record · record …
 //! header  = magic "GURJ" · version u32 · mark u64 · revision before it u64 · crc32c of these u32
 //! record  = mark u64 · payload length u32 · crc32c of the payload u32 · payload
-//! payload = revision u64 · sequence u64 · count u32 · count × change
+//! payload = a group, compressed by LZ4, its length before it; in version 1, the group as it is
+//! group   = revision u64 · sequence u64 · count u32 · count × change
 //! ```
 //!
 //! All numbers are little-endian; a change is written as `codec` says.
@@ -23,13 +24,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use lz4_flex::block::{compress_into, decompress_size_prepended, get_maximum_output_size};
+
 use crate::{
     codec::{Reader, encode_change},
     engine::{EngineError, Group},
 };
 
 const MAGIC: [u8; 4] = *b"GURJ";
-const VERSION: u32 = 1;
+
+/// How the payloads of a journal are written. One that is found goes on as it was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    Plain = 1,
+    Compressed = 2,
+}
+
 const FILE_HEADER: usize = 28;
 const RECORD_HEADER: usize = 16;
 
@@ -39,8 +49,18 @@ pub struct Journal {
     path: PathBuf,
     file: File,
     length: u64,
+    begun: Begun,
+    /// A group as it is, and as it is written.
+    buffers: [Vec<u8>; 2],
+}
+
+/// What a journal's header tells.
+#[derive(Debug, Clone, Copy)]
+struct Begun {
+    version: Version,
     mark: [u8; 8],
-    buffer: Vec<u8>,
+    /// The revision after which it begins.
+    revision: u64,
 }
 
 /// Which journal of a store is opened.
@@ -62,11 +82,11 @@ impl Journal {
 
     fn begin(path: &Path, file: File, revision: u64) -> Result<Self, EngineError> {
         // The hasher's keys are the standard library's only source of randomness.
-        let mark = RandomState::new().hash_one(revision).to_le_bytes();
-        let header = file_header(mark, revision);
+        let begun = Begun { version: Version::Compressed, mark: RandomState::new().hash_one(revision).to_le_bytes(), revision };
+        let header = begun.header();
         file.set_len(0).and_then(|()| file.write_all_at(&header, 0)).map_err(io_error("write", path))?;
         file.sync_all().map_err(io_error("sync", path))?;
-        Ok(Self { path: path.to_owned(), file, length: FILE_HEADER as u64, mark, buffer: Vec::new() })
+        Ok(Self { path: path.to_owned(), file, length: FILE_HEADER as u64, begun, buffers: Default::default() })
     }
 
     /// Opens a journal that goes on after `revision`, hands over each group in it, and cuts off what
@@ -81,22 +101,22 @@ impl Journal {
         let mut file = OpenOptions::new().read(true).write(true).open(path).map_err(io_error("open", path))?;
         file.read_to_end(&mut bytes).map_err(io_error("read", path))?;
         let damaged = |offset: usize| EngineError::Damaged { path: path.to_owned(), offset: offset as u64 };
-        let (mark, begins) = match read_file_header(&bytes) {
-            Some(header) => header,
+        let begun = match Begun::read(&bytes) {
+            Some(begun) => begun,
             // Its maker died before it was synced, so no group was ever written to it.
             None if place == Place::Last && bytes.len() <= FILE_HEADER => return Self::begin(path, file, revision),
             None => return Err(damaged(0)),
         };
-        if begins != revision {
-            return Err(EngineError::Gap { path: path.to_owned(), begins, revision });
+        if begun.revision != revision {
+            return Err(EngineError::Gap { path: path.to_owned(), begins: begun.revision, revision });
         }
         let (mut at, mut last) = (FILE_HEADER, FILE_HEADER);
-        while let Some((group, next)) = read_record(&bytes, at, mark) {
+        while let Some((group, next)) = read_record(&bytes, at, begun) {
             each(group)?;
             (last, at) = (at, next);
         }
         if at < bytes.len() {
-            if place == Place::Earlier || valid_record_behind(&bytes, at + 1, mark) {
+            if place == Place::Earlier || valid_record_behind(&bytes, at + 1, begun) {
                 return Err(damaged(at));
             }
             file.set_len(at as u64).map_err(io_error("truncate", path))?;
@@ -108,28 +128,30 @@ impl Journal {
             file.write_all_at(&bytes[last..at], last as u64).map_err(io_error("write", path))?;
             file.sync_all().map_err(io_error("sync", path))?;
         }
-        Ok(Self { path: path.to_owned(), file, length: at as u64, mark, buffer: Vec::new() })
+        Ok(Self { path: path.to_owned(), file, length: at as u64, begun, buffers: Default::default() })
     }
 
     /// Appends a group and makes it durable. After an error the journal must not be used again.
     pub fn append(&mut self, group: &Group) -> Result<(), EngineError> {
-        self.buffer.clear();
-        self.buffer.extend_from_slice(&[0; RECORD_HEADER]);
-        let whole = encode(group, &mut self.buffer);
-        let length = u32::try_from(self.buffer.len() - RECORD_HEADER).ok().filter(|_| whole);
+        let [plain, record] = &mut self.buffers;
+        plain.clear();
+        record.clear();
+        record.resize(RECORD_HEADER, 0);
+        let whole = encode(group, plain) && write_payload(self.begun.version, plain, record);
+        let length = u32::try_from(record.len() - RECORD_HEADER).ok().filter(|_| whole);
         let length = length.ok_or_else(|| EngineError::Io {
             operation: "a group of over 4 GiB does not fit",
             path: self.path.clone(),
             source: io::ErrorKind::FileTooLarge.into(),
         })?;
-        let check = crc32c::crc32c(&self.buffer[RECORD_HEADER..]);
-        self.buffer[..8].copy_from_slice(&self.mark);
-        self.buffer[8..12].copy_from_slice(&length.to_le_bytes());
-        self.buffer[12..16].copy_from_slice(&check.to_le_bytes());
-        self.file.write_all_at(&self.buffer, self.length).map_err(io_error("write", &self.path))?;
+        let check = crc32c::crc32c(&record[RECORD_HEADER..]);
+        record[..8].copy_from_slice(&self.begun.mark);
+        record[8..12].copy_from_slice(&length.to_le_bytes());
+        record[12..16].copy_from_slice(&check.to_le_bytes());
+        self.file.write_all_at(record, self.length).map_err(io_error("write", &self.path))?;
         self.file.sync_data().map_err(io_error("sync", &self.path))?;
-        self.length += self.buffer.len() as u64;
-        self.buffer.shrink_to(KEPT_BUFFER);
+        self.length += record.len() as u64;
+        self.buffers.iter_mut().for_each(|buffer| buffer.shrink_to(KEPT_BUFFER));
         Ok(())
     }
 
@@ -147,18 +169,38 @@ pub fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) 
     move |source| EngineError::Io { operation, path, source }
 }
 
-fn file_header(mark: [u8; 8], revision: u64) -> Vec<u8> {
-    let mut header = [MAGIC.as_slice(), &VERSION.to_le_bytes(), &mark, &revision.to_le_bytes()].concat();
-    header.extend_from_slice(&crc32c::crc32c(&header).to_le_bytes());
-    header
+impl Begun {
+    fn header(self) -> Vec<u8> {
+        let version = (self.version as u32).to_le_bytes();
+        let mut header = [MAGIC.as_slice(), &version, &self.mark, &self.revision.to_le_bytes()].concat();
+        header.extend_from_slice(&crc32c::crc32c(&header).to_le_bytes());
+        header
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let header = bytes.get(..FILE_HEADER)?;
+        let mark = header[8..16].try_into().ok()?;
+        let revision = u64::from_le_bytes(header[16..24].try_into().ok()?);
+        let versions = [Version::Plain, Version::Compressed].into_iter();
+        versions.map(|version| Self { version, mark, revision }).find(|begun| header == begun.header())
+    }
 }
 
-/// The mark of a journal and the revision after which it begins.
-fn read_file_header(bytes: &[u8]) -> Option<([u8; 8], u64)> {
-    let header = bytes.get(..FILE_HEADER)?;
-    let mark = header[8..16].try_into().ok()?;
-    let revision = u64::from_le_bytes(header[16..24].try_into().ok()?);
-    (header == file_header(mark, revision)).then_some((mark, revision))
+/// Adds a group's bytes as the payload of a record. Answers false if it has 4 GiB or more.
+#[must_use]
+fn write_payload(version: Version, group: &[u8], out: &mut Vec<u8>) -> bool {
+    let Ok(length) = u32::try_from(group.len()) else { return false };
+    match version {
+        Version::Plain => out.extend_from_slice(group),
+        Version::Compressed => {
+            out.extend_from_slice(&length.to_le_bytes());
+            let at = out.len();
+            out.resize(at + get_maximum_output_size(group.len()), 0);
+            let Ok(written) = compress_into(group, &mut out[at..]) else { return false };
+            out.truncate(at + written);
+        }
+    }
+    true
 }
 
 #[must_use]
@@ -171,9 +213,9 @@ fn encode(group: &Group, out: &mut Vec<u8>) -> bool {
 }
 
 /// The record that begins at `at` and the place behind it, if it is whole and its checksum holds.
-fn read_record(bytes: &[u8], at: usize, mark: [u8; 8]) -> Option<(Group, usize)> {
+fn read_record(bytes: &[u8], at: usize, begun: Begun) -> Option<(Group, usize)> {
     let header = bytes.get(at..at.checked_add(RECORD_HEADER)?)?;
-    if header[..8] != mark {
+    if header[..8] != begun.mark {
         return None;
     }
     let length = u32::from_le_bytes(header[8..12].try_into().ok()?) as usize;
@@ -183,7 +225,11 @@ fn read_record(bytes: &[u8], at: usize, mark: [u8; 8]) -> Option<(Group, usize)>
     if crc32c::crc32c(payload) != check {
         return None;
     }
-    Some((decode(payload)?, start + length))
+    let group = match begun.version {
+        Version::Plain => decode(payload),
+        Version::Compressed => decode(&decompress_size_prepended(payload).ok()?),
+    };
+    Some((group?, start + length))
 }
 
 fn decode(payload: &[u8]) -> Option<Group> {
@@ -193,9 +239,9 @@ fn decode(payload: &[u8]) -> Option<Group> {
     reader.0.is_empty().then_some(Group { revision, sequence, changes })
 }
 
-fn valid_record_behind(bytes: &[u8], from: usize, mark: [u8; 8]) -> bool {
-    let candidates = bytes.get(from..).unwrap_or_default().windows(mark.len());
-    candidates.enumerate().any(|(offset, window)| window == mark && read_record(bytes, from + offset, mark).is_some())
+fn valid_record_behind(bytes: &[u8], from: usize, begun: Begun) -> bool {
+    let candidates = bytes.get(from..).unwrap_or_default().windows(begun.mark.len());
+    candidates.enumerate().any(|(offset, window)| window == begun.mark && read_record(bytes, from + offset, begun).is_some())
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@
 
 mod checkpoint;
 mod codec;
+mod copy;
 pub mod durable;
 pub mod engine;
 mod journal;

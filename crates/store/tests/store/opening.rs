@@ -9,11 +9,11 @@ use std::{
 };
 
 use gureum_store::{
-    DurableEngine, Engine, EngineError, Store,
+    DurableEngine, Engine, EngineError, Record, Store,
     engine::{Change, Group, RowSink, Snapshot},
 };
 
-use crate::support::{Counter, Schema, TestClock, copy, draft, engine, fast_folder, files, names, open};
+use crate::support::{Counter, Item, ItemRow, Random, Schema, TestClock, copy, draft, engine, fast_folder, files, item, names, open};
 
 type Rows = Vec<(String, String, Vec<u8>)>;
 
@@ -32,7 +32,9 @@ fn contents(directory: &Path) -> Result<(u64, u64, Rows), EngineError> {
 }
 
 fn group(revision: u64) -> Group {
-    let put = |key: String, size: usize| Change { table: "t".into(), key, value: Some(vec![revision as u8; size]) };
+    let mut random = Random(revision);
+    let mut put =
+        |key: String, size: usize| Change { table: "t".into(), key, value: Some((0..size).map(|_| random.next() as u8).collect()) };
     let gone = Change { table: "t".into(), key: format!("row-{:03}", revision.saturating_sub(10)), value: None };
     Group { revision, sequence: revision * 3, changes: vec![put(format!("row-{revision:03}"), 700), put("hot".into(), 100), gone] }
 }
@@ -104,13 +106,15 @@ fn moments() -> Moments {
     engine.checkpoint(Box::new(snapshot)).unwrap();
     let mut rows = Rows::new();
     (31..=60).for_each(|revision| rows = append(&mut engine, revision));
-    while names(&live, "checkpoint-") != ["checkpoint-0000000001"] || names(&live, "journal-") != ["journal-0000000001"] {
+    while names(&live, "checkpoint-") != ["checkpoint-0000000001", "checkpoint-0000000001.copy"]
+        || names(&live, "journal-") != ["journal-0000000001"]
+    {
         std::thread::sleep(Duration::from_millis(1));
     }
     copy(&live, &folder.path().join(BEFORE));
     let (open_gate, gate) = mpsc::channel();
     engine.checkpoint(Box::new(GatedSnapshot { revision: 60, rows, gate: Some(gate) })).unwrap();
-    while names(&live, "checkpoint-").len() < 2 {
+    while !names(&live, "checkpoint-").contains(&"checkpoint-0000000002.new".to_owned()) {
         std::thread::sleep(Duration::from_millis(1));
     }
     copy(&live, &folder.path().join(BEGUN));
@@ -131,7 +135,7 @@ fn every_moment_around_a_checkpoint_opens_to_the_same_store() {
     assert_eq!(names(&half_done, "checkpoint-"), ["checkpoint-0000000001", "checkpoint-0000000002.new"]);
     assert_eq!(names(&half_done, "journal-"), ["journal-0000000001", "journal-0000000002"]);
     let done = moments.path(DONE);
-    assert_eq!(names(&done, "checkpoint-"), ["checkpoint-0000000002"]);
+    assert_eq!(names(&done, "checkpoint-"), ["checkpoint-0000000002", "checkpoint-0000000002.copy"]);
     assert_eq!(names(&done, "journal-"), ["journal-0000000002"]);
     // Killed between the rename and the removal of what came before: all of it, and part of it.
     let all = moments.path("nothing is removed yet");
@@ -150,7 +154,7 @@ fn every_moment_around_a_checkpoint_opens_to_the_same_store() {
         assert!(moment.join("virtual-time.new").exists(), "another's file is gone");
     }
     for moment in [&done, &all, &some] {
-        assert_eq!(names(moment, "checkpoint-"), ["checkpoint-0000000002"]);
+        assert_eq!(names(moment, "checkpoint-"), ["checkpoint-0000000002", "checkpoint-0000000002.copy"]);
         assert_eq!(names(moment, "journal-"), ["journal-0000000002"]);
     }
     let (revision, ..) = contents(&moments.path(BEGUN)).unwrap();
@@ -171,7 +175,10 @@ fn two_journals_are_gone_on_with_and_replaced_by_the_next_checkpoint() {
         engine.checkpoint(Box::new(GatedSnapshot { revision: 63, rows, gate: None })).unwrap();
         engine.append(&group(64)).unwrap();
     }
-    assert_eq!((names(&directory, "checkpoint-"), names(&directory, "journal-").len()), (vec!["checkpoint-0000000003".into()], 1));
+    assert_eq!(
+        (names(&directory, "checkpoint-"), names(&directory, "journal-").len()),
+        (vec!["checkpoint-0000000003".into(), "checkpoint-0000000003.copy".into()], 1)
+    );
     assert_eq!(contents(&directory).unwrap(), (64, 192, contents_of(&moments, 64)));
 }
 
@@ -246,8 +253,8 @@ fn damage_is_refused_with_its_place() {
     let directory = moments.path(BEFORE);
     let journal = directory.join("journal-0000000001");
     let mut bytes = fs::read(&journal).unwrap();
-    // Within the second of thirty records.
-    let record = (bytes.len() - 28) / 30;
+    // Within the second record: the length of the first stands in its header.
+    let record = 16 + u32::from_le_bytes(bytes[36..40].try_into().unwrap()) as usize;
     bytes[28 + record + record / 2] ^= 1;
     fs::write(&journal, &bytes).unwrap();
     let refusal = contents(&directory).unwrap_err();
@@ -277,33 +284,112 @@ fn a_missing_file_is_refused_instead_of_opening_with_a_hole() {
     let check = |moment: &str, gone: &str| {
         let directory = moments.path(&format!("{moment} without {gone}"));
         copy(&moments.path(moment), &directory);
-        let gone = directory.join(gone);
-        if gone.is_dir() {
-            fs::remove_dir_all(&gone).unwrap()
-        } else {
-            fs::remove_file(&gone).unwrap()
-        }
+        remove(&directory.join(gone));
         let refusal = contents(&directory).unwrap_err();
         assert!(matches!(refusal, EngineError::Gap { .. }), "{refusal}");
         assert!(refusal.to_string().contains("missing"));
     };
     check("with groups behind it", "journal-0000000001");
     check("with groups behind it", "checkpoint-0000000001");
+    // One of a checkpoint and its copy is enough.
+    for (kept, gone) in [("checkpoint-0000000002.copy", "checkpoint-0000000002"), ("checkpoint-0000000002", "checkpoint-0000000002.copy")] {
+        let directory = moments.path(&format!("{kept} alone"));
+        copy(&moments.path(DONE), &directory);
+        remove(&directory.join(gone));
+        assert_eq!(contents(&directory).unwrap(), moments.expected, "{kept} alone");
+    }
+    let directory = moments.path(DONE);
+    remove(&directory.join("checkpoint-0000000002.copy"));
     check(DONE, "checkpoint-0000000002");
 }
 
-#[test]
-fn a_damaged_checkpoint_is_refused_by_name() {
-    let moments = moments();
-    let directory = moments.path(DONE);
-    let database = directory.join("checkpoint-0000000002/db");
-    let mut bytes = fs::read(&database).unwrap();
-    // Some row's key: what comes first is not compressed.
+fn remove(path: &Path) {
+    if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+}
+
+/// Flips a bit of a row's key in a checkpoint's file: what comes first is not compressed.
+fn damage(file: &Path) {
+    let mut bytes = fs::read(file).unwrap();
     let place = bytes.windows(4).position(|window| window == b"row-").unwrap();
     bytes[place] ^= 1;
-    fs::write(&database, bytes).unwrap();
+    fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn a_checkpoint_that_is_damaged_with_its_copy_is_refused_by_name() {
+    let moments = moments();
+    let directory = moments.path(DONE);
+    damage(&directory.join("checkpoint-0000000002/db"));
+    damage(&directory.join("checkpoint-0000000002.copy"));
     let refusal = contents(&directory).map(|found| found.0).unwrap_err();
     assert!(matches!(&refusal, EngineError::Checkpoint { .. }) && refusal.to_string().contains("checkpoint-0000000002"), "{refusal}");
+}
+
+/// A row that does not compress.
+fn large_item(number: u64) -> ItemRow {
+    let mut random = Random(number);
+    ItemRow(Item { body: (0..600).map(|_| random.below(128) as u8).collect(), ..item(number) })
+}
+
+/// Rows of many pieces, as a store writes them, and a checkpoint of them.
+async fn large_store(directory: &Path) -> u64 {
+    let store = open(engine(directory, 1));
+    for round in 0..30 {
+        let write = store.write(move |transaction| {
+            (0..100).for_each(|number| transaction.put(large_item(round * 100 + number)));
+            Ok::<_, ()>(())
+        });
+        write.await.unwrap();
+    }
+    store.read().revision()
+}
+
+/// Whatever becomes of sled's files, the store opens with all its rows and makes the checkpoint anew.
+#[tokio::test]
+async fn a_checkpoint_that_is_damaged_is_made_anew_from_its_copy() {
+    let folder = fast_folder();
+    let whole = folder.path().join("whole");
+    let revision = large_store(&whole).await;
+    // Ends when the last checkpoint is in its place with its copy.
+    drop(open(engine(&whole, u64::MAX)));
+    let [checkpoint] = &names(&whole, "checkpoint-").into_iter().filter(|name| !name.ends_with("copy")).collect::<Vec<_>>()[..] else {
+        panic!("{:?}", names(&whole, "checkpoint-"))
+    };
+    let mut random = Random(11);
+    for case in 0..60 {
+        let directory = folder.path().join(format!("case {case}"));
+        copy(&whole, &directory);
+        let sled = directory.join(checkpoint);
+        let database = sled.join("db");
+        match case % 6 {
+            0 => fs::remove_file(&database).unwrap(),
+            1 => fs::remove_dir_all(&sled).unwrap(),
+            2 => fs::write(sled.join("conf"), b"nonsense").unwrap(),
+            3 => {
+                let length = fs::metadata(&database).unwrap().len();
+                OpenOptions::new().write(true).open(&database).unwrap().set_len(random.below(length)).unwrap();
+            }
+            4 => files(&sled)
+                .iter()
+                .filter(|file| file.to_string_lossy().contains("snap."))
+                .for_each(|file| fs::write(file, b"cut").unwrap()),
+            _ => {
+                let mut bytes = fs::read(&database).unwrap();
+                let place = random.below(bytes.len() as u64) as usize;
+                bytes[place..].iter_mut().take(1 + case).for_each(|byte| *byte ^= 0x55);
+                fs::write(&database, bytes).unwrap();
+            }
+        }
+        for opening in ["found", "made anew"] {
+            let store = open(engine(&directory, u64::MAX));
+            let state = store.read();
+            assert_eq!((state.revision(), state.items.len()), (revision, 3_000), "case {case}, {opening}");
+            let is_whole = |row: ItemRow| state.items.get(&row.key()).is_some_and(|found| found.record == row);
+            assert!((0..3_000).map(large_item).all(is_whole), "case {case}");
+        }
+        let now = names(&directory, "checkpoint-");
+        assert_eq!(now.iter().filter(|name| name.ends_with("copy")).count(), 1, "case {case}: {now:?}");
+    }
 }
 
 #[test]

@@ -204,7 +204,7 @@ pub fn copy(from: &Path, to: &Path) {
         fs::copy(&file, target).unwrap();
     }
     // sled wants its folder for blobs even if it is empty.
-    for name in names(from, "checkpoint-") {
+    for name in names(from, "checkpoint-").into_iter().filter(|name| from.join(name).is_dir()) {
         fs::create_dir_all(to.join(name).join("blobs")).unwrap();
     }
 }

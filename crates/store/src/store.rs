@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     engine::{Change, Engine, EngineError, Group, RowSink, Snapshot},
-    outbox::{OutboxEvent, sequence_key},
+    outbox::{Outbox, OutboxEvent},
     schema::Tables,
     table::{Record, Table},
     token::{Recall, TokenKey, TokenRecord},
@@ -35,7 +35,7 @@ const GROUP_BYTES: usize = 4 << 20;
 pub struct State<T> {
     /// The service's own tables.
     pub tables: T,
-    pub(crate) outbox: Table<OutboxEvent>,
+    pub(crate) outbox: Outbox,
     pub(crate) tokens: Table<TokenRecord>,
     pub(crate) revision: u64,
     pub(crate) sequence: u64,
@@ -62,12 +62,12 @@ impl<T: Tables> State<T> {
 
     /// The lowest `after` for which no event is missing.
     pub fn oldest_after(&self) -> u64 {
-        self.outbox.iter().next().map_or(self.sequence, |event| event.sequence - 1)
+        self.outbox.oldest().map_or(self.sequence, |oldest| oldest - 1)
     }
 
     /// Events after a sequence, in order.
     pub fn events_after(&self, sequence: u64) -> impl Iterator<Item = &OutboxEvent> {
-        self.outbox.scan("", Some(&sequence_key(sequence))).map(|row| &row.record)
+        self.outbox.after(sequence)
     }
 
     /// What is known of a client token used with these parameters, at this time. Calls that are still being
@@ -174,6 +174,7 @@ impl<T: Tables> Store<T> {
         let loaded = engine.load(&mut |change| state.load(&change))?;
         state.revision = loaded.revision;
         state.sequence = loaded.sequence;
+        state.outbox.trim((options.now)());
         let (queue, jobs) = mpsc::channel(QUEUE);
         let (sequence_sender, sequence) = watch::channel(state.sequence);
         let (stopped_sender, stopped) = watch::channel(None);

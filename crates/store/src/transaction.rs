@@ -6,7 +6,7 @@ use gureum_model::Timestamp;
 
 use crate::{
     engine::{Change, EngineError},
-    outbox::{EventDraft, OUTBOX_AGE, OUTBOX_EVENTS, OutboxEvent, sequence_key},
+    outbox::{EventDraft, OutboxEvent},
     schema::{Has, Tables},
     store::State,
     table::{Record, Row, Table, encode_row},
@@ -16,9 +16,6 @@ use crate::{
 /// Tokens that one write clears away at most: more than one write makes, so they cannot pile up,
 /// and few enough that no write waits for it.
 const TOKENS_SWEPT_PER_WRITE: usize = 4;
-
-/// Events that one write may drop beyond those it adds.
-const EVENTS_TRIMMED_PER_WRITE: usize = 4;
 
 /// Puts back one row as it was.
 type Undo<T> = Box<dyn FnOnce(&mut State<T>)>;
@@ -95,9 +92,9 @@ impl<'a, T: Tables> Transaction<'a, T> {
             deleted: draft.deleted,
             payload: draft.payload,
         };
-        let key = self.stage(&event);
-        self.state.outbox.put(event, self.state.revision);
-        self.undo.push(Box::new(move |state| state.outbox.restore(&key, None)));
+        self.stage(&event);
+        self.state.outbox.push(event, self.state.revision);
+        self.undo.push(Box::new(|state| state.outbox.pop()));
         self.state.sequence
     }
 
@@ -130,7 +127,7 @@ impl<'a, T: Tables> Transaction<'a, T> {
             return Ok(Vec::new());
         }
         self.sweep_tokens();
-        self.trim_outbox();
+        self.state.outbox.trim(self.now);
         Ok(self.changes)
     }
 
@@ -148,17 +145,6 @@ impl<'a, T: Tables> Transaction<'a, T> {
         let keys: Vec<_> = due.take(TOKENS_SWEPT_PER_WRITE).map(|(_, token)| token.key()).collect();
         for key in keys {
             remove(&mut self.state.tokens, &key, &mut self.changes);
-        }
-    }
-
-    fn trim_outbox(&mut self) {
-        let oldest_kept = self.now - OUTBOX_AGE;
-        let excess = self.state.outbox.len().saturating_sub(OUTBOX_EVENTS);
-        let first = self.state.outbox.iter().take(excess.max(EVENTS_TRIMMED_PER_WRITE));
-        let gone = first.enumerate().take_while(|(place, event)| *place < excess || event.time < oldest_kept);
-        let keys: Vec<_> = gone.map(|(_, event)| sequence_key(event.sequence)).collect();
-        for key in keys {
-            remove(&mut self.state.outbox, &key, &mut self.changes);
         }
     }
 

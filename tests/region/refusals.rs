@@ -16,14 +16,14 @@ use crate::{
 };
 
 /// What is there before anything is refused.
-struct World {
-    mine: Caller,
+pub struct World {
+    pub mine: Caller,
     image: String,
-    instance: String,
-    vpc: String,
-    subnet: String,
-    group: String,
-    allocation: String,
+    pub instance: String,
+    pub vpc: String,
+    pub subnet: String,
+    pub group: String,
+    pub allocation: String,
     other_group: String,
     other_volume: String,
     other_vpc: String,
@@ -40,7 +40,7 @@ fn rule(port: i32, cidr: &str) -> Value {
 }
 
 impl World {
-    async fn new(mine: &Caller, other: &Caller) -> Self {
+    pub async fn new(mine: &Caller, other: &Caller) -> Self {
         let shell = json!({ "owners": ["amazon"], "filters": [{ "name": "name", "values": ["gureum-shell"] }] });
         let image = text(&mine.insist("compute.ComputeService/DescribeImages", shell).await.unwrap()["images"][0]["image_id"]);
         let spec = json!({ "image_id": image, "instance_type": "t3.micro", "disable_api_termination": true, "disable_api_stop": true });
@@ -82,7 +82,7 @@ impl World {
         }
     }
 
-    fn launch(&self, change: Value) -> Value {
+    pub fn launch(&self, change: Value) -> Value {
         let mut request = json!({ "spec": { "image_id": self.image, "instance_type": "t3.micro" }, "min_count": 1, "max_count": 1 });
         for (name, value) in change.as_object().unwrap() {
             match value.as_object().filter(|_| name == "spec") {
@@ -238,6 +238,33 @@ impl World {
                 self.launch(json!({ "client_token": "x".repeat(65), "max_count": 1001, "spec": { "user_data": many } })),
             ),
             (
+                "a token that is too long and four things of a launch",
+                "compute.ComputeService/RunInstances",
+                self.launch(json!({ "client_token": "x".repeat(70), "max_count": -1, "spec": {
+                    "image_id": "ami-0123456789abcdef0", "key_name": "nobody", "subnet_id": "here",
+                } })),
+            ),
+            (
+                "a token that is too long and two ids",
+                "compute.ComputeService/TerminateInstances",
+                json!({ "client_token": "x".repeat(70), "instance_ids": ["one", self.instance, "two"] }),
+            ),
+            (
+                "a token that is too long and an instance of another's",
+                "compute.ComputeService/TerminateInstances",
+                json!({ "client_token": "x".repeat(70), "instance_ids": [self.other_instance] }),
+            ),
+            (
+                "no description and a name like an id",
+                "security.SecurityService/CreateSecurityGroup",
+                json!({ "group_name": "sg-mine", "description": "" }),
+            ),
+            (
+                "a volume that is too small, in no zone, with a long token",
+                "compute.ComputeService/CreateVolume",
+                json!({ "client_token": "x".repeat(70), "availability_zone": "mars-1a", "size_gib": 0, "snapshot_id": "none" }),
+            ),
+            (
                 "three things that a launch names",
                 "compute.ComputeService/RunInstances",
                 self.launch(
@@ -296,14 +323,17 @@ fn base64(text: &str) -> String {
 }
 
 /// Everything an account has, and everything that its log tells.
-async fn everything(caller: &Caller) -> Value {
+pub async fn everything(caller: &Caller) -> Value {
     let mut all = serde_json::Map::new();
     for method in [
         "compute.ComputeService/DescribeInstances",
         "compute.ComputeService/DescribeLaunchTemplates",
         "compute.ComputeService/DescribeVolumes",
+        "compute.ComputeService/DescribeSnapshots",
+        "compute.ComputeService/DescribeImages",
         "security.SecurityService/DescribeSecurityGroups",
         "security.SecurityService/DescribeKeyPairs",
+        "security.SecurityService/DescribeManagedPrefixLists",
         "network.NetworkService/DescribeVpcs",
         "network.NetworkService/DescribeSubnets",
         "network.NetworkService/DescribeNetworkInterfaces",
@@ -325,7 +355,7 @@ async fn everything(caller: &Caller) -> Value {
 }
 
 /// Everything once nothing changes by itself any more: instances run, and their checks have passed.
-async fn settled(caller: &Caller) -> Value {
+pub async fn settled(caller: &Caller) -> Value {
     let all = json!({ "include_all_instances": true });
     caller
         .until("compute.ComputeService/DescribeInstanceStatus", all, |answer| {

@@ -11,6 +11,9 @@ use crate::codec::ERROR_DOMAIN;
 pub trait Validate {
     /// Records every violation in this message and those inside it.
     fn check(&self, path: Path<'_>, found: &mut Found);
+    /// Brings its numbers and lists within their declared bounds, so that whoever reads on, only to find
+    /// what else is wrong, never works on more than a valid message can hold.
+    fn bound(&mut self);
 }
 
 /// Where a value stands in a request; written out only when something is wrong with it.
@@ -50,6 +53,8 @@ impl fmt::Display for Path<'_> {
 pub struct Found {
     reason: Option<&'static str>,
     violations: Vec<FieldViolation>,
+    /// Fields of which nothing more can be said: they are absent, or [`Validate::bound`] changes them.
+    settled: Vec<String>,
 }
 
 /// A request of thousands of bad items gets an answer of bounded size.
@@ -64,11 +69,39 @@ impl Found {
         }
     }
 
+    fn settle(&mut self, reason: &'static str, path: &Path<'_>, description: impl fmt::Display) {
+        self.add(reason, path, description);
+        if self.settled.len() < MAX_VIOLATIONS {
+            self.settled.push(path.to_string());
+        }
+    }
+
+    /// Whether anything was found.
+    pub fn is_any(&self) -> bool {
+        self.reason.is_some()
+    }
+
     /// The refusal, if anything was found.
     pub fn into_status(self) -> Option<Status> {
+        self.refusal(None)
+    }
+
+    /// The refusal, if anything was found, together with what a handler found wrong with the same request.
+    pub fn refusal(&self, answered: Option<&Status>) -> Option<Status> {
         let reason = self.reason?;
-        let message = self.violations.iter().map(|violation| violation.description.as_str()).collect::<Vec<_>>().join("; ");
-        let mut details = ErrorDetails::with_bad_request(self.violations);
+        let mut violations = self.violations.clone();
+        let more = answered.and_then(StatusExt::get_details_bad_request).map(|bad| bad.field_violations).unwrap_or_default();
+        let of_no_field =
+            answered.filter(|status| more.is_empty() && status.code() == Code::InvalidArgument && !status.details().is_empty());
+        for violation in more {
+            let told = violations.iter().any(|it| it.field == violation.field && it.description == violation.description);
+            if !told && !self.settled.contains(&violation.field) && violations.len() < MAX_VIOLATIONS {
+                violations.push(violation);
+            }
+        }
+        let told = violations.iter().map(|violation| violation.description.as_str());
+        let message = told.chain(of_no_field.map(Status::message)).collect::<Vec<_>>().join("; ");
+        let mut details = ErrorDetails::with_bad_request(violations);
         details.set_error_info(reason, ERROR_DOMAIN, []);
         Some(Status::with_error_details(Code::InvalidArgument, message, details))
     }
@@ -78,7 +111,7 @@ const INVALID: &str = "InvalidParameterValue";
 const MISSING: &str = "MissingParameter";
 
 pub fn missing(path: &Path<'_>, found: &mut Found) {
-    found.add(MISSING, path, "is required");
+    found.settle(MISSING, path, "is required");
 }
 
 pub fn min_length(path: &Path<'_>, length: usize, least: usize, found: &mut Found) {
@@ -90,8 +123,11 @@ pub fn min_length(path: &Path<'_>, length: usize, least: usize, found: &mut Foun
 }
 
 pub fn max_length(path: &Path<'_>, length: usize, most: usize, unit: &str, found: &mut Found) {
-    if length > most {
-        found.add(INVALID, path, format_args!("has {length} {unit}, at most {most} are allowed"));
+    let told = format_args!("has {length} {unit}, at most {most} are allowed");
+    if length > most && unit == "bytes" {
+        found.settle(INVALID, path, told);
+    } else if length > most {
+        found.add(INVALID, path, told);
     }
 }
 
@@ -105,44 +141,44 @@ pub fn min_items(path: &Path<'_>, count: usize, least: usize, found: &mut Found)
 
 pub fn max_items(path: &Path<'_>, count: usize, most: usize, found: &mut Found) {
     if count > most {
-        found.add(INVALID, path, format_args!("has {count} items, at most {most} are allowed"));
+        found.settle(INVALID, path, format_args!("has {count} items, at most {most} are allowed"));
     }
 }
 
 pub fn at_least(path: &Path<'_>, value: i128, least: i128, found: &mut Found) {
     if value < least {
-        found.add(INVALID, path, format_args!("is {value}, at least {least} is needed"));
+        found.settle(INVALID, path, format_args!("is {value}, at least {least} is needed"));
     }
 }
 
 pub fn at_most(path: &Path<'_>, value: i128, most: i128, found: &mut Found) {
     if value > most {
-        found.add(INVALID, path, format_args!("is {value}, at most {most} is allowed"));
+        found.settle(INVALID, path, format_args!("is {value}, at most {most} is allowed"));
     }
 }
 
 pub fn above(path: &Path<'_>, value: i128, limit: i128, found: &mut Found) {
     if value <= limit {
-        found.add(INVALID, path, format_args!("is {value}, it must be above {limit}"));
+        found.settle(INVALID, path, format_args!("is {value}, it must be above {limit}"));
     }
 }
 
 pub fn below(path: &Path<'_>, value: i128, limit: i128, found: &mut Found) {
     if value >= limit {
-        found.add(INVALID, path, format_args!("is {value}, it must be below {limit}"));
+        found.settle(INVALID, path, format_args!("is {value}, it must be below {limit}"));
     }
 }
 
 /// Not a number is below every bound.
 pub fn float_at_least(path: &Path<'_>, value: f64, least: f64, found: &mut Found) {
     if value.is_nan() || value < least {
-        found.add(INVALID, path, format_args!("is {value}, at least {least} is needed"));
+        found.settle(INVALID, path, format_args!("is {value}, at least {least} is needed"));
     }
 }
 
 pub fn float_at_most(path: &Path<'_>, value: f64, most: f64, found: &mut Found) {
     if value > most {
-        found.add(INVALID, path, format_args!("is {value}, at most {most} is allowed"));
+        found.settle(INVALID, path, format_args!("is {value}, at most {most} is allowed"));
     }
 }
 

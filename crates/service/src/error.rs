@@ -42,7 +42,8 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Refused(refusal) => matches!(refusal.kind, RefusalKind::Unavailable | RefusalKind::Conflict),
-            Self::Store(_) => true,
+            Self::Store(StoreError::Barred) => false,
+            Self::Store(StoreError::Stopped(_) | StoreError::Panicked) => true,
             Self::Peer { status, .. } => matches!(
                 status.code(),
                 Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted | Code::Unknown | Code::Internal
@@ -65,6 +66,8 @@ impl From<Error> for Status {
     fn from(error: Error) -> Self {
         match error {
             Error::Refused(refusal) => refused(&refusal),
+            // Without details: the context layer tells why instead.
+            Error::Store(error @ StoreError::Barred) => Status::invalid_argument(error.to_string()),
             Error::Store(StoreError::Panicked) => internal("a decision panicked"),
             Error::Store(error @ StoreError::Stopped(_)) => unavailable("Unavailable", &error.to_string()),
             Error::Peer { peer, status } => from_peer(peer, *status),

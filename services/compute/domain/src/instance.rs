@@ -602,7 +602,7 @@ impl From<InstanceError> for Refusal {
                 Self::wrong_state("OperationNotPermitted", text)
             }
             InstanceError::NoCapacity { .. } => Self::new(RefusalKind::Exhausted, "InsufficientInstanceCapacity", text),
-            InstanceError::Hibernate { .. } => Self::new(RefusalKind::Unsupported, "UnsupportedOperation", text),
+            InstanceError::Hibernate { .. } => Self::new(RefusalKind::Unsupported, "UnsupportedOperation", text).of_field("hibernate"),
             InstanceError::Architecture { .. } => Self::invalid("instance_type", text),
             InstanceError::NoDevice { .. } => Self::invalid_as("InvalidInstanceAttributeValue", "block_device_mappings", text),
             InstanceError::BadValue { field, .. } => Self::invalid(field, text),

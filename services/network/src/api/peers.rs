@@ -378,7 +378,8 @@ impl Api {
                 });
             }
         }
-        let held = self.driver.hold(holds).await?;
+        // They were found before; a caller's launch names them elsewhere.
+        let held = self.driver.hold(holds).await.map_err(|error| error.of_fields(|_| None))?;
         Ok(ids.into_iter().zip(held).collect())
     }
 }

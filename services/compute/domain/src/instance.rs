@@ -507,6 +507,10 @@ impl Instance {
         self.scope.region.zone(self.zone)
     }
 
+    pub fn availability_zone_id(&self) -> String {
+        self.scope.region.zone_id(self.zone)
+    }
+
     /// EC2's `stateTransitionReason`: empty while it runs or is about to.
     pub fn transition_reason(&self) -> String {
         self.state.reason().map(|reason| reason.transition(self.state.since())).unwrap_or_default()

@@ -128,16 +128,17 @@ fn broken(pool: &DescriptorPool, kind: &MessageDescriptor, depth: usize) -> Vec<
                 all.extend(breaking(&field.kind(), &rule, &limit).into_iter().map(|value| (name.clone(), with(&field, value))));
             }
         }
-        if let (Kind::Message(inner), true) = (field.kind(), depth > 0) {
-            if inner.package_name().starts_with("gureum.") {
-                for (path, value) in broken(pool, &inner, depth - 1) {
-                    let value = Field::Message(value);
-                    all.push(if field.is_list() {
-                        (format!("{name}[0].{path}"), with(&field, Field::List(vec![value])))
-                    } else {
-                        (format!("{name}.{path}"), with(&field, value))
-                    });
-                }
+        if let Kind::Message(inner) = field.kind()
+            && depth > 0
+            && inner.package_name().starts_with("gureum.")
+        {
+            for (path, value) in broken(pool, &inner, depth - 1) {
+                let value = Field::Message(value);
+                all.push(if field.is_list() {
+                    (format!("{name}[0].{path}"), with(&field, Field::List(vec![value])))
+                } else {
+                    (format!("{name}.{path}"), with(&field, value))
+                });
             }
         }
     }

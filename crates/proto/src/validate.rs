@@ -53,8 +53,6 @@ impl fmt::Display for Path<'_> {
 pub struct Found {
     reason: Option<&'static str>,
     violations: Vec<FieldViolation>,
-    /// Fields of which nothing more can be said: they are absent, or [`Validate::bound`] changes them.
-    settled: Vec<String>,
 }
 
 /// A request of thousands of bad items gets an answer of bounded size.
@@ -66,13 +64,6 @@ impl Found {
         self.reason.get_or_insert(reason);
         if self.violations.len() < MAX_VIOLATIONS {
             self.violations.push(FieldViolation::new(path.to_string(), format!("{path} {description}")));
-        }
-    }
-
-    fn settle(&mut self, reason: &'static str, path: &Path<'_>, description: impl fmt::Display) {
-        self.add(reason, path, description);
-        if self.settled.len() < MAX_VIOLATIONS {
-            self.settled.push(path.to_string());
         }
     }
 
@@ -94,8 +85,10 @@ impl Found {
         let of_no_field =
             answered.filter(|status| more.is_empty() && status.code() == Code::InvalidArgument && !status.details().is_empty());
         for violation in more {
-            let told = violations.iter().any(|it| it.field == violation.field && it.description == violation.description);
-            if !told && !self.settled.contains(&violation.field) && violations.len() < MAX_VIOLATIONS {
+            // A field is named once: what a handler says of one that breaks a rule is mostly the same in other words, or of
+            // what `bound` has made of it.
+            let told = self.violations.iter().any(|it| it.field == violation.field);
+            if !told && violations.len() < MAX_VIOLATIONS {
                 violations.push(violation);
             }
         }
@@ -111,7 +104,7 @@ const INVALID: &str = "InvalidParameterValue";
 const MISSING: &str = "MissingParameter";
 
 pub fn missing(path: &Path<'_>, found: &mut Found) {
-    found.settle(MISSING, path, "is required");
+    found.add(MISSING, path, "is required");
 }
 
 pub fn min_length(path: &Path<'_>, length: usize, least: usize, found: &mut Found) {
@@ -123,11 +116,8 @@ pub fn min_length(path: &Path<'_>, length: usize, least: usize, found: &mut Foun
 }
 
 pub fn max_length(path: &Path<'_>, length: usize, most: usize, unit: &str, found: &mut Found) {
-    let told = format_args!("has {length} {unit}, at most {most} are allowed");
-    if length > most && unit == "bytes" {
-        found.settle(INVALID, path, told);
-    } else if length > most {
-        found.add(INVALID, path, told);
+    if length > most {
+        found.add(INVALID, path, format_args!("has {length} {unit}, at most {most} are allowed"));
     }
 }
 
@@ -141,44 +131,44 @@ pub fn min_items(path: &Path<'_>, count: usize, least: usize, found: &mut Found)
 
 pub fn max_items(path: &Path<'_>, count: usize, most: usize, found: &mut Found) {
     if count > most {
-        found.settle(INVALID, path, format_args!("has {count} items, at most {most} are allowed"));
+        found.add(INVALID, path, format_args!("has {count} items, at most {most} are allowed"));
     }
 }
 
 pub fn at_least(path: &Path<'_>, value: i128, least: i128, found: &mut Found) {
     if value < least {
-        found.settle(INVALID, path, format_args!("is {value}, at least {least} is needed"));
+        found.add(INVALID, path, format_args!("is {value}, at least {least} is needed"));
     }
 }
 
 pub fn at_most(path: &Path<'_>, value: i128, most: i128, found: &mut Found) {
     if value > most {
-        found.settle(INVALID, path, format_args!("is {value}, at most {most} is allowed"));
+        found.add(INVALID, path, format_args!("is {value}, at most {most} is allowed"));
     }
 }
 
 pub fn above(path: &Path<'_>, value: i128, limit: i128, found: &mut Found) {
     if value <= limit {
-        found.settle(INVALID, path, format_args!("is {value}, it must be above {limit}"));
+        found.add(INVALID, path, format_args!("is {value}, it must be above {limit}"));
     }
 }
 
 pub fn below(path: &Path<'_>, value: i128, limit: i128, found: &mut Found) {
     if value >= limit {
-        found.settle(INVALID, path, format_args!("is {value}, it must be below {limit}"));
+        found.add(INVALID, path, format_args!("is {value}, it must be below {limit}"));
     }
 }
 
 /// Not a number is below every bound.
 pub fn float_at_least(path: &Path<'_>, value: f64, least: f64, found: &mut Found) {
     if value.is_nan() || value < least {
-        found.settle(INVALID, path, format_args!("is {value}, at least {least} is needed"));
+        found.add(INVALID, path, format_args!("is {value}, at least {least} is needed"));
     }
 }
 
 pub fn float_at_most(path: &Path<'_>, value: f64, most: f64, found: &mut Found) {
     if value > most {
-        found.settle(INVALID, path, format_args!("is {value}, at most {most} is allowed"));
+        found.add(INVALID, path, format_args!("is {value}, at most {most} is allowed"));
     }
 }
 

@@ -5,6 +5,7 @@
 mod address_moves;
 mod audit;
 mod audit_events;
+mod declared_rules;
 mod door;
 mod drains;
 mod dynamic;

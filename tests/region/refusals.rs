@@ -16,14 +16,15 @@ use crate::{
 };
 
 /// What is there before anything is refused.
-struct World {
-    mine: Caller,
+pub struct World {
+    pub mine: Caller,
     image: String,
-    instance: String,
-    vpc: String,
-    subnet: String,
-    group: String,
-    allocation: String,
+    pub instance: String,
+    pub vpc: String,
+    pub subnet: String,
+    pub group: String,
+    pub allocation: String,
+    interface: String,
     other_group: String,
     other_volume: String,
     other_vpc: String,
@@ -40,7 +41,7 @@ fn rule(port: i32, cidr: &str) -> Value {
 }
 
 impl World {
-    async fn new(mine: &Caller, other: &Caller) -> Self {
+    pub async fn new(mine: &Caller, other: &Caller) -> Self {
         let shell = json!({ "owners": ["amazon"], "filters": [{ "name": "name", "values": ["gureum-shell"] }] });
         let image = text(&mine.insist("compute.ComputeService/DescribeImages", shell).await.unwrap()["images"][0]["image_id"]);
         let spec = json!({ "image_id": image, "instance_type": "t3.micro", "disable_api_termination": true, "disable_api_stop": true });
@@ -70,6 +71,7 @@ impl World {
             mine: mine.clone(),
             image,
             instance: text(&instance["instances"][0]["instance_id"]),
+            interface: text(&instance["instances"][0]["network_interfaces"][0]["network_interface_id"]),
             vpc,
             subnet: text(&subnet["subnet"]["subnet_id"]),
             group,
@@ -82,7 +84,7 @@ impl World {
         }
     }
 
-    fn launch(&self, change: Value) -> Value {
+    pub fn launch(&self, change: Value) -> Value {
         let mut request = json!({ "spec": { "image_id": self.image, "instance_type": "t3.micro" }, "min_count": 1, "max_count": 1 });
         for (name, value) in change.as_object().unwrap() {
             match value.as_object().filter(|_| name == "spec") {
@@ -130,6 +132,32 @@ impl World {
                 "compute.ComputeService/ModifyInstanceAttribute",
                 json!({ "instance_id": self.instance, "instance_type": "t3.small" }),
             ),
+            (
+                "a group that is not there for an instance",
+                "compute.ComputeService/ModifyInstanceAttribute",
+                json!({ "instance_id": self.instance, "groups": { "group_ids": [self.group, "sg-0123456789abcdef0"] } }),
+            ),
+            (
+                "no shutdown behavior",
+                "compute.ComputeService/ModifyInstanceAttribute",
+                json!({ "instance_id": self.instance, "instance_initiated_shutdown_behavior": 0 }),
+            ),
+            (
+                "no metadata option",
+                "compute.ComputeService/ModifyInstanceMetadataOptions",
+                json!({ "instance_id": self.instance, "metadata_options": {} }),
+            ),
+            (
+                "an image for nobody",
+                "compute.ComputeService/ModifyImageAttribute",
+                json!({ "image_id": self.image, "launch_permission": {} }),
+            ),
+            ("a snapshot for nobody", "compute.ComputeService/ModifySnapshotAttribute", json!({ "snapshot_id": "snap-0123456789abcdef0" })),
+            (
+                "an image of the house for others",
+                "compute.ComputeService/ModifyImageAttribute",
+                json!({ "image_id": self.image, "launch_permission": { "add": [{ "group": "all" }] } }),
+            ),
             ("token used for other parameters", run, self.launch(json!({ "client_token": "launch", "max_count": 2 }))),
             ("no size of a volume", "compute.ComputeService/CreateVolume", json!({ "availability_zone": "us-east-1a" })),
             ("a volume of 0 GiB", "compute.ComputeService/CreateVolume", json!({ "availability_zone": "us-east-1a", "size_gib": 0 })),
@@ -164,6 +192,16 @@ impl World {
             ("VPC in use", "network.NetworkService/DeleteVpc", json!({ "vpc_id": self.vpc })),
             ("unknown allocation", "network.NetworkService/ReleaseAddress", json!({ "allocation_id": "eipalloc-0123456789abcdef0" })),
             ("an address for nothing", "network.NetworkService/AssociateAddress", json!({ "allocation_id": self.allocation })),
+            (
+                "a group that is not there for an interface",
+                "network.NetworkService/ModifyNetworkInterfaceAttribute",
+                json!({ "network_interface_id": self.interface, "group_ids": [self.group, "sg-0123456789abcdef0"] }),
+            ),
+            (
+                "another's group for a new interface",
+                "network.NetworkService/CreateNetworkInterface",
+                json!({ "subnet_id": self.subnet, "group_ids": [self.other_group] }),
+            ),
             (
                 "an address that is not free",
                 "network.NetworkService/CreateNetworkInterface",
@@ -238,6 +276,33 @@ impl World {
                 self.launch(json!({ "client_token": "x".repeat(65), "max_count": 1001, "spec": { "user_data": many } })),
             ),
             (
+                "a token that is too long and four things of a launch",
+                "compute.ComputeService/RunInstances",
+                self.launch(json!({ "client_token": "x".repeat(70), "max_count": -1, "spec": {
+                    "image_id": "ami-0123456789abcdef0", "key_name": "nobody", "subnet_id": "here",
+                } })),
+            ),
+            (
+                "a token that is too long and two ids",
+                "compute.ComputeService/TerminateInstances",
+                json!({ "client_token": "x".repeat(70), "instance_ids": ["one", self.instance, "two"] }),
+            ),
+            (
+                "a token that is too long and an instance of another's",
+                "compute.ComputeService/TerminateInstances",
+                json!({ "client_token": "x".repeat(70), "instance_ids": [self.other_instance] }),
+            ),
+            (
+                "no description and a name like an id",
+                "security.SecurityService/CreateSecurityGroup",
+                json!({ "group_name": "sg-mine", "description": "" }),
+            ),
+            (
+                "a volume that is too small, in no zone, with a long token",
+                "compute.ComputeService/CreateVolume",
+                json!({ "client_token": "x".repeat(70), "availability_zone": "mars-1a", "size_gib": 0, "snapshot_id": "none" }),
+            ),
+            (
                 "three things that a launch names",
                 "compute.ComputeService/RunInstances",
                 self.launch(
@@ -296,14 +361,17 @@ fn base64(text: &str) -> String {
 }
 
 /// Everything an account has, and everything that its log tells.
-async fn everything(caller: &Caller) -> Value {
+pub async fn everything(caller: &Caller) -> Value {
     let mut all = serde_json::Map::new();
     for method in [
         "compute.ComputeService/DescribeInstances",
         "compute.ComputeService/DescribeLaunchTemplates",
         "compute.ComputeService/DescribeVolumes",
+        "compute.ComputeService/DescribeSnapshots",
+        "compute.ComputeService/DescribeImages",
         "security.SecurityService/DescribeSecurityGroups",
         "security.SecurityService/DescribeKeyPairs",
+        "security.SecurityService/DescribeManagedPrefixLists",
         "network.NetworkService/DescribeVpcs",
         "network.NetworkService/DescribeSubnets",
         "network.NetworkService/DescribeNetworkInterfaces",
@@ -325,7 +393,7 @@ async fn everything(caller: &Caller) -> Value {
 }
 
 /// Everything once nothing changes by itself any more: instances run, and their checks have passed.
-async fn settled(caller: &Caller) -> Value {
+pub async fn settled(caller: &Caller) -> Value {
     let all = json!({ "include_all_instances": true });
     caller
         .until("compute.ComputeService/DescribeInstanceStatus", all, |answer| {

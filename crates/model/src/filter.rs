@@ -29,6 +29,11 @@ pub trait Filterable {
     fn filter_tags(&self) -> Option<&crate::Tags> {
         None
     }
+
+    /// The value of the resource's tag with this key, if it has one.
+    fn filter_tag(&self, key: &str) -> Option<&str> {
+        self.filter_tags()?.get(key)
+    }
 }
 
 /// All filters of a call, checked against the names that `R` knows.
@@ -69,6 +74,12 @@ impl Filters {
         self.0.iter().all(|filter| passes(filter, resource))
     }
 
+    /// The same filters, some of them in other words: what a resource knows by another name.
+    #[must_use]
+    pub fn reworded(self, reword: impl FnMut(Filter) -> Filter) -> Self {
+        Self(self.0.into_iter().map(reword).collect())
+    }
+
     /// The plain (wildcard-free) values of the filter with this name: what an index can look up.
     pub fn exact(&self, name: &str) -> Option<&[String]> {
         let filter = self.0.iter().find(|filter| filter.name == name)?;
@@ -89,10 +100,10 @@ fn passes<R: Filterable>(filter: &Filter, resource: &R) -> bool {
     let any = |actual: &str| filter.values.iter().any(|pattern| matches_pattern(pattern, actual));
     let tags = resource.filter_tags();
     if let Some(key) = filter.name.strip_prefix("tag:") {
-        return tags.and_then(|tags| tags.get(key)).is_some_and(any);
+        return resource.filter_tag(key).is_some_and(any);
     }
-    if filter.name == "tag-key" {
-        return tags.is_some_and(|tags| tags.0.keys().any(|key| any(key)));
+    if let (Some(tags), "tag-key") = (tags, filter.name.as_str()) {
+        return tags.0.keys().any(|key| any(key));
     }
     resource.filter_values(&filter.name).iter().any(|value| any(value))
 }

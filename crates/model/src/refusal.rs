@@ -109,6 +109,12 @@ impl Refusal {
         Self { violations: vec![violation], ..self }
     }
 
+    /// The same, whose fields stand in this one.
+    pub fn under(self, field: &str) -> Self {
+        let inside = |it: Violation| Violation { field: format!("{field}.{}", it.field), ..it };
+        Self { violations: self.violations.into_iter().map(inside).collect(), ..self }
+    }
+
     /// A refusal because of the resource's state.
     pub fn wrong_state(reason: &'static str, message: impl Into<String>) -> Self {
         Self::new(RefusalKind::WrongState, reason, message)

@@ -20,10 +20,11 @@ pub fn generate(pool: &DescriptorPool) -> Result<String, Error> {
         for oneof in message.oneofs().filter(|oneof| !oneof.is_synthetic()) {
             body += &oneof_checks(pool, &message, &oneof)?;
         }
+        let bounds = bounds(pool, &message)?;
         let (path, found) = if body.is_empty() { ("_path", "_found") } else { ("path", "found") };
         writeln!(
             code,
-            "impl crate::Validate for {} {{\n fn check(&self, {path}: crate::validate::Path<'_>, {found}: &mut crate::validate::Found) {{\n{body} }}\n}}",
+            "impl crate::Validate for {} {{\n fn check(&self, {path}: crate::validate::Path<'_>, {found}: &mut crate::validate::Found) {{\n{body} }}\n fn bound(&mut self) {{\n{bounds} }}\n}}",
             rust_type(&message)
         )?;
     }
@@ -108,6 +109,69 @@ fn oneof_checks(pool: &DescriptorPool, message: &MessageDescriptor, oneof: &Oneo
         }
     }
     Ok(code)
+}
+
+/// What brings a message's numbers and lists within their declared bounds.
+fn bounds(pool: &DescriptorPool, message: &MessageDescriptor) -> Result<String, Error> {
+    let mut code = String::new();
+    for field in message.fields().filter(|field| !field.is_map()) {
+        let rules = rules_of(pool, &field)?;
+        let name = rust_name(field.name());
+        let mut inner = String::new();
+        if field.is_list() {
+            for rule in rules.iter().filter(|rule| rule.path == "repeated.max_items") {
+                writeln!(code, "self.{name}.truncate({});", rule.unsigned(&field)?)?;
+            }
+            for rule in rules.iter().filter(|rule| rule.path.starts_with("repeated.items.")) {
+                let plain = Rule { path: rule.path.trim_start_matches("repeated.items.").to_owned(), value: rule.value.clone() };
+                inner += &value_bound(&field, &plain)?;
+            }
+        } else {
+            for rule in &rules {
+                inner += &value_bound(&field, rule)?;
+            }
+        }
+        if own_message(&field.kind()) {
+            writeln!(inner, "crate::Validate::bound(&mut *value);")?;
+        }
+        if inner.is_empty() {
+            continue;
+        }
+        let place = match real_oneof(&field) {
+            Some(oneof) => {
+                let variant = format!("{}::{}::{}", rust_module(message), camel(oneof.name()), camel(field.name()));
+                format!("if let Some({variant}(value)) = &mut self.{}", rust_name(oneof.name()))
+            }
+            None if field.is_list() => format!("for value in &mut self.{name}"),
+            None if field.supports_presence() => format!("if let Some(value) = &mut self.{name}"),
+            None => format!("let value = &mut self.{name};"),
+        };
+        writeln!(code, "{place} {{ {inner} }}")?;
+    }
+    Ok(code)
+}
+
+/// Texts stay as they are: a message's own size bounds them, and half of a name names something else.
+fn value_bound(field: &FieldDescriptor, rule: &Rule) -> Result<String, Error> {
+    let bound = match rule.path.split_once('.') {
+        Some(("int32" | "int64" | "uint32" | "uint64", bound)) => {
+            let limit = rule.integer(field)?;
+            match bound {
+                "gte" => format!("*value = (*value).max({limit})"),
+                "lte" => format!("*value = (*value).min({limit})"),
+                "gt" => format!("*value = (*value).max({})", limit + 1),
+                "lt" => format!("*value = (*value).min({})", limit - 1),
+                _ => return Err(rule.unknown(field)),
+            }
+        }
+        // Half of some bytes names nothing.
+        Some(("bytes", "max_len")) => format!("value.truncate({})", rule.unsigned(field)?),
+        // What is no number becomes the bound, too.
+        Some(("double" | "float", "gte")) => format!("*value = (*value).max({:?})", rule.float(field)?),
+        Some(("double" | "float", "lte")) => format!("*value = (*value).min({:?})", rule.float(field)?),
+        _ => return Ok(String::new()),
+    };
+    Ok(format!("{bound};\n"))
 }
 
 fn value_check(field: &FieldDescriptor, rule: &Rule, value: &str, place: &str) -> Result<String, Error> {

@@ -1,7 +1,8 @@
 //! The codec of all services: protobuf, and the rules that the protos declare.
 //!
-//! A request that breaks a rule never reaches a handler: it is answered with INVALID_ARGUMENT and
-//! every violation at once. Checking here is checking once for every service.
+//! Checking here is checking once for every service. A request that breaks a rule is refused with INVALID_ARGUMENT
+//! and every violation at once, without a handler; or, where its call gathers what is wrong with it
+//! ([`crate::declared`]), after a handler that can change nothing has looked at it.
 
 use std::marker::PhantomData;
 
@@ -12,7 +13,10 @@ use tonic::{
 };
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::validate::{Found, Path, Validate};
+use crate::{
+    declared,
+    validate::{Found, Path, Validate},
+};
 
 /// Domain of the `ErrorInfo` in every refusal.
 pub const ERROR_DOMAIN: &str = "gureum";
@@ -55,7 +59,7 @@ impl<U: Message + Default + Validate> Decoder for ValidatingDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        let message = U::decode(buffer).map_err(|error| {
+        let mut message = U::decode(buffer).map_err(|error| {
             Status::with_error_details(
                 tonic::Code::InvalidArgument,
                 format!("the message cannot be decoded: {error}"),
@@ -64,6 +68,14 @@ impl<U: Message + Default + Validate> Decoder for ValidatingDecoder<U> {
         })?;
         let mut found = Found::default();
         message.check(Path::root(), &mut found);
-        found.into_status().map_or(Ok(Some(message)), Err)
+        match declared::keep(found) {
+            Ok(()) => message.bound(),
+            Err(found) => {
+                if let Some(refusal) = found.into_status() {
+                    return Err(refusal);
+                }
+            }
+        }
+        Ok(Some(message))
     }
 }

@@ -7,6 +7,7 @@
 #![allow(clippy::all, reason = "generated code")]
 
 pub mod codec;
+pub mod declared;
 pub mod validate;
 
 pub use validate::Validate;

@@ -11,6 +11,9 @@ use crate::codec::ERROR_DOMAIN;
 pub trait Validate {
     /// Records every violation in this message and those inside it.
     fn check(&self, path: Path<'_>, found: &mut Found);
+    /// Brings its numbers and lists within their declared bounds, so that whoever reads on, only to find
+    /// what else is wrong, never works on more than a valid message can hold.
+    fn bound(&mut self);
 }
 
 /// Where a value stands in a request; written out only when something is wrong with it.
@@ -64,11 +67,34 @@ impl Found {
         }
     }
 
+    /// Whether anything was found.
+    pub fn is_any(&self) -> bool {
+        self.reason.is_some()
+    }
+
     /// The refusal, if anything was found.
     pub fn into_status(self) -> Option<Status> {
+        self.refusal(None)
+    }
+
+    /// The refusal, if anything was found, together with what a handler found wrong with the same request.
+    pub fn refusal(&self, answered: Option<&Status>) -> Option<Status> {
         let reason = self.reason?;
-        let message = self.violations.iter().map(|violation| violation.description.as_str()).collect::<Vec<_>>().join("; ");
-        let mut details = ErrorDetails::with_bad_request(self.violations);
+        let mut violations = self.violations.clone();
+        let more = answered.and_then(StatusExt::get_details_bad_request).map(|bad| bad.field_violations).unwrap_or_default();
+        let of_no_field =
+            answered.filter(|status| more.is_empty() && status.code() == Code::InvalidArgument && !status.details().is_empty());
+        for violation in more {
+            // A field is named once: what a handler says of one that breaks a rule is mostly the same in other words, or of
+            // what `bound` has made of it.
+            let told = self.violations.iter().any(|it| it.field == violation.field);
+            if !told && violations.len() < MAX_VIOLATIONS {
+                violations.push(violation);
+            }
+        }
+        let told = violations.iter().map(|violation| violation.description.as_str());
+        let message = told.chain(of_no_field.map(Status::message)).collect::<Vec<_>>().join("; ");
+        let mut details = ErrorDetails::with_bad_request(violations);
         details.set_error_info(reason, ERROR_DOMAIN, []);
         Some(Status::with_error_details(Code::InvalidArgument, message, details))
     }

@@ -12,6 +12,7 @@ use std::{
 
 use futures::FutureExt;
 use gureum_model::{IdSource, Refusal, Scope};
+use gureum_proto::declared::Declared;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
@@ -22,7 +23,7 @@ use crate::{
     activity::Activity,
     bare,
     clock::monotonic,
-    contract::streams,
+    contract::{gathers, streams},
     drain::Draining,
     error,
     fitting::fit,
@@ -59,6 +60,8 @@ pub struct RequestContext {
     demanded: Arc<Sequences>,
     /// What peers have answered on the way.
     learned: Arc<Learned>,
+    /// What its request breaks of the rules that its proto declares.
+    declared: Declared,
 }
 
 tokio::task_local! {
@@ -80,6 +83,12 @@ pub fn scope() -> Scope {
     CURRENT.try_with(|context| context.scope.clone()).unwrap_or_default()
 }
 
+/// Whether what this task does may change anything: not if it serves a call whose request breaks a declared rule.
+/// Such a call's handler runs so that its caller learns of everything that is wrong; stores and peers ask this first.
+pub fn may_change() -> bool {
+    CURRENT.try_with(|context| !context.declared.is_broken()).unwrap_or(true)
+}
+
 /// Runs `work` as if it served a call with this context: what a reconciler does for a resource.
 pub async fn with<F: Future>(context: RequestContext, work: F) -> F::Output {
     CURRENT.scope(context, work).await
@@ -95,6 +104,8 @@ impl RequestContext {
             deadline: monotonic() + deadline,
             demanded: Arc::default(),
             learned: Arc::default(),
+            // Work of its own, but still not a way to change something for a call that may not.
+            declared: current().map(|context| context.declared).unwrap_or_default(),
         }
     }
 
@@ -139,6 +150,7 @@ impl RequestContext {
             deadline: monotonic() + deadline.min(Duration::from_secs(24 * 3600)),
             demanded: Arc::new(Sequences::demanded(headers)?),
             learned: Arc::default(),
+            declared: Declared::default(),
         })
     }
 }
@@ -250,7 +262,9 @@ where
         context.traceparent = Arc::from(traceparent);
     }
     let (request_id, deadline, learned) = (context.request_id.clone(), context.deadline, context.learned.clone());
+    let declared = context.declared.clone();
     let work = CURRENT.scope(context.clone(), inner.call(request));
+    let work = if gathers(&method) { declared.clone().gather(work).left_future() } else { work.right_future() };
     let guarded = AssertUnwindSafe(tokio::time::timeout_at(deadline.into(), work)).catch_unwind();
     let mut response = match guarded.instrument(span.clone()).await {
         Ok(Ok(Ok(response))) => bare::explain(&method, response),
@@ -260,6 +274,10 @@ where
             CURRENT.scope(context, async { Status::from(error::Error::Internal(format!("{method} panicked"))) }).await.into_http()
         }
     };
+    // Whatever its handler answered: it saw a request that is refused.
+    if let Some(refusal) = declared.refusal(Status::from_header_map(response.headers()).as_ref()) {
+        response = refusal.into_http();
+    }
     response = fit(response);
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         response.headers_mut().insert(REQUEST_ID_HEADER, value);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gureum_model::{Refusal, RefusalKind};
+use gureum_model::{Refusal, RefusalKind, refusal::Violation};
 use gureum_proto::codec::ERROR_DOMAIN;
 use gureum_store::{StoreError, WriteError};
 use tonic::{Code, Status};
@@ -42,12 +42,36 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Refused(refusal) => matches!(refusal.kind, RefusalKind::Unavailable | RefusalKind::Conflict),
-            Self::Store(_) => true,
+            Self::Store(StoreError::Barred) => false,
+            Self::Store(StoreError::Stopped(_) | StoreError::Panicked) => true,
             Self::Peer { status, .. } => matches!(
                 status.code(),
                 Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted | Code::Unknown | Code::Internal
             ),
             Self::Internal(_) => false,
+        }
+    }
+
+    /// The same, with the fields that it blames named as the caller's own request names them; of a field that it
+    /// has not, nothing is said but in words.
+    #[must_use]
+    pub fn of_fields(self, named: impl Fn(&str) -> Option<String>) -> Self {
+        match self {
+            Self::Refused(refusal) => {
+                let renamed = |it: Violation| named(&it.field).map(|field| Violation { field, ..it });
+                let violations = refusal.violations.into_iter().filter_map(renamed).collect();
+                Self::Refused(Refusal { violations, ..refusal })
+            }
+            Self::Peer { peer, status } => {
+                let mut details = status.get_error_details();
+                let Some(bad) = details.bad_request() else { return Self::Peer { peer, status } };
+                let renamed = |it: &FieldViolation| named(&it.field).map(|field| FieldViolation::new(field, it.description.clone()));
+                let violations: Vec<_> = bad.field_violations.iter().filter_map(renamed).collect();
+                details.set_bad_request(violations);
+                let status = Box::new(Status::with_error_details(status.code(), status.message(), details));
+                Self::Peer { peer, status }
+            }
+            Self::Store(_) | Self::Internal(_) => self,
         }
     }
 
@@ -65,6 +89,8 @@ impl From<Error> for Status {
     fn from(error: Error) -> Self {
         match error {
             Error::Refused(refusal) => refused(&refusal),
+            // Without details: the context layer tells why instead.
+            Error::Store(error @ StoreError::Barred) => Status::invalid_argument(error.to_string()),
             Error::Store(StoreError::Panicked) => internal("a decision panicked"),
             Error::Store(error @ StoreError::Stopped(_)) => unavailable("Unavailable", &error.to_string()),
             Error::Peer { peer, status } => from_peer(peer, *status),
@@ -149,6 +175,18 @@ mod tests {
         let fields =
             details.bad_request().map(|bad| bad.field_violations.iter().map(|violation| violation.field.clone()).collect::<Vec<_>>());
         assert_eq!(fields, Some(vec!["group_name".to_owned()]));
+    }
+
+    #[test]
+    fn the_fields_of_a_peers_refusal_are_named_as_the_callers() {
+        let named = |field: &str| field.strip_prefix("holds[0].").map(str::to_owned);
+        let refusal = Refusal::missing("group_ids[1]").under("holds[0]").and(Refusal::missing("token"));
+        for error in [Error::from(refusal.clone()), Error::Peer { peer: "security", status: Box::new(refused(&refusal)) }] {
+            let status = Status::from(error.of_fields(named));
+            assert_eq!(status.get_details_error_info().map(|info| info.reason), Some("MissingParameter".to_owned()));
+            let told = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
+            assert_eq!(told.iter().map(|it| it.field.as_str()).collect::<Vec<_>>(), ["group_ids[1]"]);
+        }
     }
 
     #[test]

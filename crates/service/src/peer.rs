@@ -27,7 +27,8 @@ use crate::{
     broken::Whole,
     clock::monotonic,
     config::{Listen, TlsConfig},
-    context::{ACCOUNT_HEADER, REGION_HEADER, REQUEST_ID_HEADER, RequestContext, TRACEPARENT_HEADER, current, format_timeout},
+    context::{ACCOUNT_HEADER, REGION_HEADER, REQUEST_ID_HEADER, RequestContext, TRACEPARENT_HEADER, current, format_timeout, may_change},
+    contract::only_tells,
     error::Error,
     faults::{Fault, FaultKind, Faults, exit},
     sequences::{READ_AFTER_HEADER, Sequences},
@@ -145,6 +146,10 @@ impl Service<Request<Body>> for PeerChannel {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if !may_change() && !only_tells(request.uri().path()) {
+            // The context layer tells why instead.
+            return futures::future::err(Status::cancelled("the call that would have a peer change something is refused already")).boxed();
+        }
         let context = current();
         let left = context.as_ref().map(|context| context.deadline.saturating_duration_since(monotonic()));
         let deadline = context.as_ref().map(|context| carry(context, &mut request));

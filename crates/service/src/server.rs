@@ -32,7 +32,7 @@ use crate::{
     clock::Clock,
     clock_service::ClockApi,
     config::{ConfigError, Listen, ServiceConfig, TlsConfig, server_tls},
-    context::ContextLayer,
+    context::{self, ContextLayer},
     faults::{Faults, FaultyEngine},
     metrics::{self, CallMetrics, render},
     peer::{Peer, PeerError},
@@ -112,6 +112,7 @@ impl<T: Tables> Service<T> {
             None => Store::open(FaultyEngine { engine: MemoryEngine, faults: own }, options),
         };
         let store = tokio::task::spawn_blocking(open).await.map_err(|_| StartError::StoreThread)??;
+        let store = store.guarded(context::may_change);
         Ok(Self {
             name,
             store,

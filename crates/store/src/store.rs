@@ -114,6 +114,8 @@ pub enum StoreError {
     Stopped(Arc<str>),
     #[error("a decision panicked; nothing of it was written")]
     Panicked,
+    #[error("the call that would write is refused already")]
+    Barred,
 }
 
 /// Why a write did not happen.
@@ -154,6 +156,8 @@ pub struct Store<T> {
     queue: mpsc::Sender<Queued<T>>,
     sequence: watch::Receiver<u64>,
     stopped: watch::Receiver<Option<Arc<str>>>,
+    /// Whether whoever writes, in its own task, may.
+    may_write: fn() -> bool,
 }
 
 impl<T> Clone for Store<T> {
@@ -163,6 +167,7 @@ impl<T> Clone for Store<T> {
             queue: self.queue.clone(),
             sequence: self.sequence.clone(),
             stopped: self.stopped.clone(),
+            may_write: self.may_write,
         }
     }
 }
@@ -185,7 +190,13 @@ impl<T: Tables> Store<T> {
             .name(format!("{}-store", options.name))
             .spawn(move || writer.run(&stopped_sender))
             .map_err(|source| EngineError::Io { operation: "start the writer thread", path: options.name.into(), source })?;
-        Ok(Self { published, queue, sequence, stopped })
+        Ok(Self { published, queue, sequence, stopped, may_write: || true })
+    }
+
+    /// The same store, which asks this in the task of whoever writes, and runs no decision that it bars.
+    #[must_use]
+    pub fn guarded(self, may_write: fn() -> bool) -> Self {
+        Self { may_write, ..self }
     }
 
     /// Everything as it is now: what is durable, nothing else.
@@ -204,6 +215,9 @@ impl<T: Tables> Store<T> {
         R: Send + 'static,
         E: Send + 'static,
     {
+        if !(self.may_write)() {
+            return Err(StoreError::Barred.into());
+        }
         let (sender, receiver) = oneshot::channel();
         let (panic_sender, panicked) = oneshot::channel();
         let job: Job<T> = Box::new(move |transaction| {

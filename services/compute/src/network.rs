@@ -25,6 +25,9 @@ use tonic_types::{FieldViolation, StatusExt};
 /// Interfaces that one call makes, and instances that one call names, at most: network's own limits.
 const CALL_ITEMS: usize = 1000;
 
+/// EC2's code where a subnet has too few free addresses.
+pub const SUBNET_FULL: &str = "InsufficientFreeAddressesInSubnet";
+
 /// Subnets whose prefix is remembered. Beyond it all are asked for anew.
 const PREFIXES_KEPT: usize = 10_000;
 
@@ -41,6 +44,8 @@ pub struct Resolved {
     pub zone: char,
     /// One for each wanted interface.
     pub interfaces: Vec<ResolvedInterface>,
+    /// Instances that there are addresses for.
+    pub room: usize,
 }
 
 /// Where one interface will be.
@@ -100,8 +105,8 @@ impl Network {
         let free = wanted.zone.is_none() && wanted.interfaces.iter().all(|interface| is_anywhere(&interface.source));
         if let (true, Some(zone)) = (free, zone) {
             match self.resolve_in(wanted, region, Some(zone), hint).await {
-                // There is no default subnet in the roomiest zone, but maybe in another.
-                Err(error) if error.reason().as_deref() == Some("MissingInput") => {}
+                // There is no default subnet in the roomiest zone, or it is full, but maybe not in another.
+                Err(error) if matches!(error.reason().as_deref(), Some("MissingInput" | SUBNET_FULL)) => {}
                 other => return other,
             }
         }
@@ -114,6 +119,7 @@ impl Network {
             interfaces: wanted.interfaces.iter().map(|interface| launch_interface(&interface.source)).collect(),
             count: i32::try_from(wanted.max_count).unwrap_or(i32::MAX),
             hint,
+            min_count: i32::try_from(wanted.min_count).unwrap_or(i32::MAX),
         };
         let answer = self.client().resolve_launch_network(request).await;
         let answer = answer.map_err(|status| self.peer.error(in_words_of_the_launch(status, wanted)))?.into_inner();
@@ -125,9 +131,11 @@ impl Network {
             })
         };
         let interfaces: Result<Vec<_>, IdError> = answer.interfaces.into_iter().map(interface).collect();
+        // A network that does not say has looked for addresses for all.
+        let room = usize::try_from(answer.room).ok().filter(|room| *room > 0).unwrap_or(wanted.max_count);
         let zone = region.zone_letter(&answer.availability_zone);
         match (zone, interfaces) {
-            (Some(zone), Ok(interfaces)) if interfaces.len() == wanted.interfaces.len() => Ok(Resolved { zone, interfaces }),
+            (Some(zone), Ok(interfaces)) if interfaces.len() == wanted.interfaces.len() => Ok(Resolved { zone, interfaces, room }),
             (_, Err(error)) => Err(unreadable(&error)),
             (_, Ok(_)) => Err(Error::Internal(format!("network resolved a launch to \"{}\", which is none", answer.availability_zone))),
         }

@@ -10,7 +10,7 @@ use std::{
 
 use futures::{FutureExt, future::join_all, poll};
 use gureum_store::{
-    Engine, EngineError, Store, StoreError, WriteError,
+    Engine, EngineError, MemoryEngine, Store, StoreError, WriteError,
     engine::{Change, Group, Loaded, Snapshot},
 };
 use tokio::time::timeout;
@@ -375,4 +375,27 @@ fn an_engine_takes_only_higher_revisions() {
         assert!(matches!(engine.append(&group(revision)), Err(EngineError::Stale { last: 5, .. })));
     }
     engine.append(&group(6)).unwrap();
+}
+
+#[tokio::test]
+async fn a_barred_write_runs_no_decision() {
+    tokio::task_local! {
+        static BARRED: bool;
+    }
+    let store = open(MemoryEngine).guarded(|| !BARRED.try_with(|barred| *barred).unwrap_or(false));
+    let ran = Arc::new(Mutex::new(0));
+    let write = || {
+        let ran = ran.clone();
+        store.write(move |transaction| {
+            *ran.lock().unwrap() += 1;
+            transaction.emit(draft("a", false));
+            Ok::<_, ()>(())
+        })
+    };
+    assert_eq!(BARRED.scope(true, write()).await, Err(WriteError::Store(StoreError::Barred)));
+    assert_eq!((*ran.lock().unwrap(), store.read().revision()), (0, 0));
+    // A clone asks too, and others may write meanwhile.
+    assert_eq!(BARRED.scope(true, store.clone().write(|_| Ok::<_, ()>(()))).await, Err(WriteError::Store(StoreError::Barred)));
+    write().await.unwrap();
+    assert_eq!((*ran.lock().unwrap(), store.read().revision()), (1, 1));
 }

@@ -217,6 +217,7 @@ async fn run(commands: Vec<Command>) {
                         Err(WriteError::Refused(())) => Outcome::Refused,
                         Err(WriteError::Store(StoreError::Panicked)) => Outcome::Panicked,
                         Err(WriteError::Store(StoreError::Stopped(reason))) => panic!("the store stopped: {reason}"),
+                        Err(WriteError::Store(StoreError::Barred)) => panic!("nothing bars a write here"),
                     }
                 }))
                 .await;

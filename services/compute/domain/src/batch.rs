@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use gureum_model::{Refusal, RefusalKind, id::InstanceId};
+use gureum_model::{Refusal, RefusalKind, id::InstanceId, refusal::Violation};
 
 use crate::instance::{Decision, Instance, InstanceError, StateName};
 
@@ -31,7 +31,7 @@ pub fn decide<'a>(
     let found = find_all(ids, find)?;
     let mut outcomes = Vec::with_capacity(found.len());
     for it in found {
-        let decided = decision(it)?;
+        let decided = decision(it).map_err(|error| of_id(error.into(), ids, it.id))?;
         outcomes.push(Outcome {
             id: it.id,
             before: it.state.name(),
@@ -45,6 +45,15 @@ pub fn decide<'a>(
     Ok(outcomes)
 }
 
+/// A refusal because of one instance, with its place in the request; no field is to blame for a lack of capacity.
+fn of_id(refusal: Refusal, ids: &[InstanceId], id: InstanceId) -> Refusal {
+    if !refusal.violations.is_empty() || refusal.kind == RefusalKind::Exhausted {
+        return refusal;
+    }
+    let place = ids.iter().position(|named| *named == id).unwrap_or_default();
+    refusal.of_field(format!("instance_ids[{place}]"))
+}
+
 /// The visible instances with these ids, in the order of the request and each once.
 ///
 /// Errors: `InvalidInstanceID.NotFound` that names all that are missing.
@@ -52,22 +61,25 @@ pub fn find_all<'a>(ids: &[InstanceId], find: impl Fn(InstanceId) -> Option<&'a 
     let mut order = BTreeMap::new();
     let mut found = Vec::with_capacity(ids.len());
     let mut missing = Vec::new();
-    for id in ids {
+    for (place, id) in ids.iter().enumerate() {
         if order.insert(*id, ()).is_some() {
             continue;
         }
         match find(*id) {
             Some(it) => found.push(it),
-            None => missing.push(id.to_string()),
+            None => missing.push((place, id.to_string())),
         }
     }
-    match missing.as_slice() {
-        [] => Ok(found),
-        [one] => Err(Refusal::new(RefusalKind::NotFound, "InvalidInstanceID.NotFound", format!("the instance ID '{one}' does not exist"))),
-        several => Err(Refusal::new(
-            RefusalKind::NotFound,
-            "InvalidInstanceID.NotFound",
-            format!("the instance IDs '{}' do not exist", several.join(", ")),
-        )),
-    }
+    let message = match missing.as_slice() {
+        [] => return Ok(found),
+        [(_, one)] => format!("the instance ID '{one}' does not exist"),
+        several => {
+            let names = several.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>();
+            format!("the instance IDs '{}' do not exist", names.join(", "))
+        }
+    };
+    let violation =
+        |(place, id)| Violation { field: format!("instance_ids[{place}]"), description: format!("the instance ID '{id}' does not exist") };
+    let violations = missing.into_iter().map(violation).collect();
+    Err(Refusal { violations, ..Refusal::new(RefusalKind::NotFound, "InvalidInstanceID.NotFound", message) })
 }

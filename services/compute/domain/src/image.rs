@@ -389,11 +389,11 @@ impl From<ImageError> for Refusal {
         match error {
             ImageError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidAMIID.NotFound", text),
             ImageError::Unavailable { .. } | ImageError::NotAvailable { .. } => Self::wrong_state("InvalidAMIID.Unavailable", text),
-            ImageError::NotOwner { .. } => Self::new(RefusalKind::Denied, "AuthFailure", text),
+            ImageError::NotOwner { .. } => Self::new(RefusalKind::Denied, "AuthFailure", text).of_field("image_id"),
             ImageError::NameTaken { .. } => Self::new(RefusalKind::AlreadyExists, "InvalidAMIName.Duplicate", text),
             ImageError::NameMalformed { .. } => Self::invalid_as("InvalidAMIName.Malformed", "name", text),
             ImageError::LongDescription { .. } => Self::invalid("description", text),
-            ImageError::EncryptedPublic { .. } => Self::wrong_state("OperationNotPermitted", text),
+            ImageError::EncryptedPublic { .. } => Self::wrong_state("OperationNotPermitted", text).of_field("launch_permission.add"),
             ImageError::TooManyAccounts { .. } => Self::invalid("launch_permission.add", text),
             ImageError::InstanceState { .. } => Self::wrong_state("IncorrectState", text),
         }

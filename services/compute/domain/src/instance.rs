@@ -507,6 +507,10 @@ impl Instance {
         self.scope.region.zone(self.zone)
     }
 
+    pub fn availability_zone_id(&self) -> String {
+        self.scope.region.zone_id(self.zone)
+    }
+
     /// EC2's `stateTransitionReason`: empty while it runs or is about to.
     pub fn transition_reason(&self) -> String {
         self.state.reason().map(|reason| reason.transition(self.state.since())).unwrap_or_default()
@@ -602,7 +606,7 @@ impl From<InstanceError> for Refusal {
                 Self::wrong_state("OperationNotPermitted", text)
             }
             InstanceError::NoCapacity { .. } => Self::new(RefusalKind::Exhausted, "InsufficientInstanceCapacity", text),
-            InstanceError::Hibernate { .. } => Self::new(RefusalKind::Unsupported, "UnsupportedOperation", text),
+            InstanceError::Hibernate { .. } => Self::new(RefusalKind::Unsupported, "UnsupportedOperation", text).of_field("hibernate"),
             InstanceError::Architecture { .. } => Self::invalid("instance_type", text),
             InstanceError::NoDevice { .. } => Self::invalid_as("InvalidInstanceAttributeValue", "block_device_mappings", text),
             InstanceError::BadValue { field, .. } => Self::invalid(field, text),

@@ -10,6 +10,7 @@ impl Filterable for Instance {
     const FILTER_NAMES: &'static [&'static str] = &[
         "architecture",
         "availability-zone",
+        "availability-zone-id",
         "block-device-mapping.attach-time",
         "block-device-mapping.delete-on-termination",
         "block-device-mapping.device-name",
@@ -17,6 +18,7 @@ impl Filterable for Instance {
         "block-device-mapping.volume-id",
         "boot-mode",
         "client-token",
+        "current-instance-boot-mode",
         "dns-name",
         "ebs-optimized",
         "ena-support",
@@ -44,6 +46,8 @@ impl Filterable for Instance {
         "monitoring-state",
         "network-interface.addresses.association.allocation-id",
         "network-interface.addresses.association.association-id",
+        "network-interface.addresses.association.ip-owner-id",
+        "network-interface.addresses.association.public-dns-name",
         "network-interface.addresses.association.public-ip",
         "network-interface.addresses.primary",
         "network-interface.addresses.private-ip-address",
@@ -69,6 +73,7 @@ impl Filterable for Instance {
         "network-interface.private-dns-name",
         "network-interface.private-ip-address",
         "network-interface.public-dns-name",
+        "network-interface.requester-managed",
         "network-interface.source-dest-check",
         "network-interface.status",
         "network-interface.subnet-id",
@@ -160,7 +165,9 @@ fn plain_values<'a>(it: &'a Instance, name: &str) -> Vec<Cow<'a, str>> {
     match name {
         "architecture" => one(it.kind.architecture.as_str()),
         "availability-zone" => one(it.availability_zone()),
-        "boot-mode" => one(it.boot_mode.as_str()),
+        "availability-zone-id" => one(it.availability_zone_id()),
+        // What an instance is to boot in is what it boots in.
+        "boot-mode" | "current-instance-boot-mode" => one(it.boot_mode.as_str()),
         "client-token" => some(&it.client_token),
         "ebs-optimized" => one(it.ebs_optimized.to_string()),
         "ena-support" => one(it.kind.ena_support.to_string()),
@@ -246,6 +253,8 @@ fn interface_values<'a>(it: &Instance, interface: &'a Interface, name: &str) -> 
         "private-dns-name" => some(&interface.private_dns_name),
         "private-ip-address" => interface.private_addresses.first().map(|first| Cow::from(first.as_str())).into_iter().collect(),
         "public-dns-name" => interface.public.iter().map(|public| Cow::from(public.dns_name.as_str())).collect(),
+        // No other service makes interfaces for an account.
+        "requester-managed" => one("false"),
         "source-dest-check" => one(interface.source_dest_check.to_string()),
         "status" => one("in-use"),
         "subnet-id" => one(interface.subnet_id.to_string()),

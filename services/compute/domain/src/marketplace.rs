@@ -233,7 +233,7 @@ impl From<MarketplaceError> for Refusal {
         match error {
             MarketplaceError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidProductInfo", text),
             MarketplaceError::Malformed { .. } => Self::invalid_as("InvalidProductInfo", "product_code", text),
-            MarketplaceError::Taken { .. } => Self::wrong_state("OperationNotPermitted", text),
+            MarketplaceError::Taken { .. } => Self::wrong_state("OperationNotPermitted", text).of_field("image_id"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! How an instance may ask about itself at 169.254.169.254.
 
-use gureum_model::refusal::Violations;
+use gureum_model::{Refusal, refusal::Violations};
 use serde::{Deserialize, Serialize};
 
 /// Whether the endpoint demands a session token (IMDSv2).
@@ -77,6 +77,14 @@ impl MetadataOptions {
 }
 
 impl MetadataOptionsSpec {
+    /// Refuses a change of nothing, as EC2 does where no attribute is given. Errors: `InvalidParameterCombination`.
+    pub fn check_any(&self, field: &str) -> Result<(), Refusal> {
+        if *self == Self::default() {
+            return Err(Refusal::invalid_as("InvalidParameterCombination", field, "no option is given; name one to change"));
+        }
+        Ok(())
+    }
+
     /// This with `other` where it says nothing.
     pub fn or(self, other: Self) -> Self {
         Self {

@@ -342,8 +342,10 @@ impl From<SnapshotError> for Refusal {
             SnapshotError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidSnapshot.NotFound", text),
             SnapshotError::State { .. } | SnapshotError::VolumeState { .. } => Self::wrong_state("IncorrectState", text),
             SnapshotError::InUse { .. } => Self::wrong_state("InvalidSnapshot.InUse", text),
-            SnapshotError::NotOwner { .. } => Self::new(RefusalKind::Denied, "AuthFailure", text),
-            SnapshotError::EncryptedPublic { .. } => Self::wrong_state("OperationNotPermitted", text),
+            SnapshotError::NotOwner { .. } => Self::new(RefusalKind::Denied, "AuthFailure", text).of_field("snapshot_id"),
+            SnapshotError::EncryptedPublic { .. } => {
+                Self::wrong_state("OperationNotPermitted", text).of_field("add_create_volume_permissions")
+            }
             SnapshotError::TooManyAccounts { .. } => Self::invalid("add_create_volume_permissions", text),
             SnapshotError::VolumeNotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidVolume.NotFound", text),
             SnapshotError::LongDescription { .. } => Self::invalid("description", text),

@@ -94,6 +94,7 @@ impl Filterable for InstanceStatus<'_> {
     const FILTER_NAMES: &'static [&'static str] = &[
         "attached-ebs-status.status",
         "availability-zone",
+        "availability-zone-id",
         "instance-state-code",
         "instance-state-name",
         "instance-status.reachability",
@@ -107,6 +108,7 @@ impl Filterable for InstanceStatus<'_> {
         let value = match name {
             "attached-ebs-status.status" => Cow::from(self.ebs_check.as_str()),
             "availability-zone" => Cow::from(self.instance.availability_zone()),
+            "availability-zone-id" => Cow::from(self.instance.availability_zone_id()),
             "instance-state-code" => Cow::from(state.code().to_string()),
             "instance-state-name" => Cow::from(state.as_str()),
             "instance-status.reachability" => Cow::from(self.instance_check.reachability()),

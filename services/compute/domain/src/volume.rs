@@ -328,7 +328,7 @@ impl From<VolumeError> for Refusal {
                 Self::new(RefusalKind::NotFound, "InvalidAttachment.NotFound", text)
             }
             VolumeError::WhichInstance { .. } => Self::invalid_as("MissingParameter", "instance_id", text),
-            VolumeError::Root { .. } => Self::wrong_state("OperationNotPermitted", text),
+            VolumeError::Root { .. } => Self::wrong_state("OperationNotPermitted", text).of_field("volume_id"),
         }
     }
 }

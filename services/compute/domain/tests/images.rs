@@ -278,6 +278,8 @@ fn filters_choose_and_tags_stay_with_the_owner() {
         ),
         (1, 1, 2)
     );
+    assert_eq!((names("sriov-net-support", "simple"), names("source-image-region", "*")), (shipped::table().len(), 0));
+    assert!(pass(&made().image, "source-image-region", "us-east-1"));
     assert_eq!((names("is-public", "true"), names("owner-alias", "amazon")), (shipped::table().len(), shipped::table().len()));
     let tagged = Image { tags: Tags([("a".to_owned(), "1".to_owned())].into()), ..shared(grant(Grantee::Account(scope(2).account))) };
     assert!(pass(&tagged.seen_by(scope(1).account), "tag:a", "1") && !pass(&tagged.seen_by(scope(2).account), "tag:a", "1"));

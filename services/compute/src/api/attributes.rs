@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use gureum_compute_domain::{
     batch,
-    instance::{Decision, Instance, ShutdownBehavior},
+    instance::{Decision, Instance},
     instance_type,
     launch_check::KindFacts,
     modify::{self, Change},
@@ -86,8 +86,8 @@ pub async fn modify_instance_attribute(
         Wanted::DisableApiStop(on) => modify_plainly(core, &request, id, Change::DisableApiStop(on)).await,
         Wanted::InstanceInitiatedShutdownBehavior(behavior) => {
             let behavior = proto::ShutdownBehavior::try_from(behavior).unwrap_or_default();
-            // Not said means the default, as everywhere.
-            let behavior = convert::launch_spec::read_shutdown_behavior(behavior).unwrap_or(ShutdownBehavior::Stop);
+            let behavior = convert::launch_spec::read_shutdown_behavior(behavior);
+            let behavior = behavior.ok_or_else(|| Refusal::missing("instance_initiated_shutdown_behavior"))?;
             modify_plainly(core, &request, id, Change::ShutdownBehavior(behavior)).await
         }
         Wanted::EbsOptimized(on) => modify_plainly(core, &request, id, Change::EbsOptimized(on)).await,
@@ -194,12 +194,21 @@ async fn modify_interface(
         ..Default::default()
     };
     fill(&mut wanted);
-    core.network.modify(wanted).await?;
+    core.network.modify(wanted).await.map_err(|error| error.of_fields(|field| Some(as_here(field))))?;
     let mut seen = core.network.describe(&[id]).await?;
     let interfaces = seen.interfaces.remove(&id).unwrap_or_default();
     let modified = modify_with(core, request, id, move |it| Ok(modify::interfaces(it, interfaces))).await;
     core.read_interfaces_again(&[InstanceRow::list_key(&scope(), id)]);
     modified
+}
+
+/// A field of network's request, as the caller's own request names it.
+fn as_here(field: &str) -> String {
+    match field {
+        "network_interface_id" => "instance_id".to_owned(),
+        field if field.starts_with("group_ids") => format!("groups.{field}"),
+        field => field.to_owned(),
+    }
 }
 
 /// A token for the part of a call that network does.
@@ -214,6 +223,7 @@ pub async fn modify_instance_metadata_options(
 ) -> Result<proto::ModifyInstanceMetadataOptionsResponse, Error> {
     let id: InstanceId = request.instance_id.parse().map_err(Refusal::from)?;
     let spec = request.metadata_options.map(convert::launch_spec::metadata_options).unwrap_or_default();
+    spec.check_any("metadata_options")?;
     let answer = |_: &Schema, it: &Instance, _| proto::ModifyInstanceMetadataOptionsResponse {
         instance_id: it.id.to_string(),
         metadata_options: Some(convert::instance::metadata_options(&it.metadata_options, it.observed.generation == it.generation)),

@@ -64,9 +64,8 @@ pub fn shown(tables: &Schema, it: &Instance, now: Timestamp) -> proto::Instance 
 
 /// The visible instances with these ids, in ascending order. Errors: `InvalidInstanceID.NotFound`, all named.
 pub fn find_all(state: &State<Schema>, scope: &Scope, ids: &[InstanceId], now: Timestamp) -> Result<Vec<Arc<Row<InstanceRow>>>, Refusal> {
-    let mut ids = ids.to_vec();
-    ids.sort_unstable();
-    let found = batch::find_all(&ids, |id| find(state, scope, id, now))?;
+    let mut found = batch::find_all(ids, |id| find(state, scope, id, now))?;
+    found.sort_unstable_by_key(|it| it.id);
     Ok(found.iter().filter_map(|it| state.instances.get(&InstanceRow::list_key(scope, it.id)).cloned()).collect())
 }
 

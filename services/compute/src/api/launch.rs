@@ -6,6 +6,8 @@
 //!                      └───────── undone by its loop ◀────┘
 //! ```
 //!
+//! As many instances are launched as nodes have places and subnets have addresses for, if that is the least that is asked for.
+//!
 //! The call runs as a task of its own: a caller who goes away leaves no launch half-made. A repeat with
 //! the same client token waits for the first call, and gets its answer.
 
@@ -40,9 +42,13 @@ use super::templates::{Named, find_template, find_version};
 use crate::{
     catalog, convert,
     core::Core,
-    network::{Resolved, Seen},
+    network::{Resolved, SUBNET_FULL, Seen},
+    reconcile::launches::take_back,
     store::{ID_INDEX, INSTANCE_STATE_INDEX, InstanceRow, LaunchRow, Schema, put_image, put_instance, put_volume},
 };
+
+/// How often a launch is tried whose addresses others take between their being counted and their being taken.
+const ATTEMPTS: u32 = 3;
 
 /// Launches instances, whether or not the caller waits for them.
 pub async fn run_instances(core: &Arc<Core>, request: proto::RunInstancesRequest) -> Result<proto::RunInstancesResponse, Error> {
@@ -70,16 +76,34 @@ async fn run(core: &Arc<Core>, request: proto::RunInstancesRequest) -> Result<pr
     {
         return Ok(answer);
     }
-    let prepared = prepare(core, &scope, &request).await?;
-    if request.dry_run {
-        return Err(mutate::dry_run_refusal().into());
+    let mut attempts = 1..=ATTEMPTS;
+    loop {
+        let prepared = prepare(core, &scope, &request).await?;
+        if request.dry_run {
+            return Err(mutate::dry_run_refusal().into());
+        }
+        let reservation: ReservationId = core.ids.next();
+        // From here on what is left behind is taken back by the launches' loop.
+        let under_way = core.in_flight.begin(&scope, reservation, core.launches.clone());
+        let (launch, ids) = accept(core, &scope, reservation, &prepared, &token).await?;
+        let last = attempts.next().is_none_or(|attempt| attempt == ATTEMPTS);
+        match core.network.create(&launch.instances, &prepared.plan.wanted, &prepared.network).await {
+            Ok(seen) => return conclude(core, &scope, &request, launch, prepared, ids, seen).await,
+            // Others were quicker. Fewer may fit still: the launch is taken back and tried again with what is left.
+            Err(error) if !last && may_shrink(&error, launch.instances.len(), prepared.plan.wanted.min_count) => {
+                drop(under_way);
+                if !take_back(core, &LaunchRow::key_of(&scope, reservation)).await {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
     }
-    let reservation: ReservationId = core.ids.next();
-    // From here on what is left behind is taken back by the launches' loop.
-    let _under_way = core.in_flight.begin(&scope, reservation, core.launches.clone());
-    let (launch, ids) = accept(core, &scope, reservation, &prepared, &token).await?;
-    let seen = core.network.create(&launch.instances, &prepared.plan.wanted, &prepared.network).await?;
-    conclude(core, &scope, &request, launch, prepared, ids, seen).await
+}
+
+/// Whether fewer instances might have what this many had not.
+fn may_shrink(error: &Error, asked: usize, least: usize) -> bool {
+    asked > least && error.reason().as_deref() == Some(SUBNET_FULL)
 }
 
 /// The answer of a call that was made before with this token. What is published will do, without waiting for the
@@ -223,7 +247,7 @@ async fn accept(
         public_key: prepared.public_key.clone(),
         subnets: prepared.network.interfaces.iter().map(|interface| (interface.subnet, interface.vpc)).collect(),
     };
-    let ids = plan.new_ids(plan.wanted.max_count, &core.ids);
+    let ids = plan.new_ids(plan.wanted.max_count.min(prepared.network.room), &core.ids);
     let (places, random, limit) = (core.places.clone(), core.random(), core.settings.instance_limit);
     let accepted = core.store.write(move |tx| {
         let mut ids = ids;

@@ -196,13 +196,18 @@ impl Filterable for TagOf {
 
     fn filter_values(&self, name: &str) -> Vec<Cow<'_, str>> {
         let value = match name {
-            "key" => self.key.as_str(),
+            "key" | "tag-key" => self.key.as_str(),
             "resource-id" => self.resource_id.as_str(),
             "resource-type" => self.resource_type,
             "value" => self.value.as_str(),
             _ => return Vec::new(),
         };
         vec![Cow::from(value)]
+    }
+
+    /// A row is of one tag.
+    fn filter_tag(&self, key: &str) -> Option<&str> {
+        (key == self.key).then_some(self.value.as_str())
     }
 }
 

@@ -30,6 +30,13 @@ impl Reconcile for Launches {
     }
 }
 
+/// Takes a launch back at once whose call has given it up; the loop does what this cannot. Whether nothing is left of it.
+pub async fn take_back(core: &Arc<Core>, key: &str) -> bool {
+    let launches = Launches(core.clone());
+    while let Outcome::Moved = launches.run_one(key).await {}
+    core.read().launches.get(key).is_none()
+}
+
 impl Launches {
     async fn run_one(&self, key: &str) -> Outcome {
         let Some(launch) = self.0.read().launches.get(key).map(|row| row.record.0.clone()) else { return Outcome::Settled };

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use gureum_proto::{
     common::v1::Tag,
     compute::v1::{self as proto, InstanceState},
+    network::v1 as network,
     security::v1::CreateKeyPairRequest,
 };
 use tonic::Code;
@@ -163,4 +164,57 @@ async fn a_limit_holds() {
     region.launch(2).await;
     assert_eq!(reason(&region.compute().run_instances(run(2)).await.unwrap_err()), "InstanceLimitExceeded");
     region.launch(1).await;
+}
+
+/// A subnet with eleven addresses.
+async fn small_subnet(region: &Region) -> String {
+    let vpc = network::CreateVpcRequest { cidr_block: "10.9.0.0/16".to_owned(), ..Default::default() };
+    let vpc_id = region.network().create_vpc(vpc).await.unwrap().into_inner().vpc.unwrap().vpc_id;
+    let subnet = network::CreateSubnetRequest {
+        vpc_id,
+        cidr_block: "10.9.0.0/28".to_owned(),
+        availability_zone: "us-east-1a".to_owned(),
+        ..Default::default()
+    };
+    region.network().create_subnet(subnet).await.unwrap().into_inner().subnet.unwrap().subnet_id
+}
+
+fn into_subnet(subnet: &str, min_count: i32, max_count: i32) -> proto::RunInstancesRequest {
+    let spec = proto::LaunchSpec { subnet_id: Some(subnet.to_owned()), ..spec() };
+    proto::RunInstancesRequest { spec: Some(spec), min_count, max_count, ..run(1) }
+}
+
+#[tokio::test]
+async fn as_many_are_launched_as_a_subnet_has_addresses_for() {
+    let region = Region::start(Options { zones: "a", ..Options::default() }).await;
+    let subnet = small_subnet(&region).await;
+    let refused = region.compute().run_instances(into_subnet(&subnet, 12, 20)).await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused).as_str()), (Code::ResourceExhausted, "InsufficientFreeAddressesInSubnet"));
+    assert_eq!((region.instances().await.len(), region.interfaces().await, region.promised().await), (0, 0, 0));
+    let launched = region.compute().run_instances(into_subnet(&subnet, 11, 20)).await.unwrap().into_inner().instances;
+    let indexes: Vec<_> = launched.iter().map(|instance| instance.launch_index).collect();
+    assert_eq!(indexes, (0..11).collect::<Vec<_>>());
+    assert_eq!(region.interfaces().await, 11);
+    let refused = region.compute().run_instances(into_subnet(&subnet, 1, 1)).await.unwrap_err();
+    assert_eq!(reason(&refused), "InsufficientFreeAddressesInSubnet");
+    region.until_all(11, InstanceState::Running).await;
+}
+
+#[tokio::test]
+async fn launches_that_race_for_a_subnets_addresses_share_them() {
+    let region = Region::start(Options { zones: "a", ..Options::default() }).await;
+    let subnet = small_subnet(&region).await;
+    let calls: Vec<_> = (0..3)
+        .map(|_| {
+            let (mut compute, request) = (region.compute(), into_subnet(&subnet, 1, 5));
+            tokio::spawn(async move { compute.run_instances(request).await })
+        })
+        .collect();
+    let mut launched = 0;
+    for call in calls {
+        launched += call.await.unwrap().unwrap().into_inner().instances.len();
+    }
+    assert_eq!((launched, region.interfaces().await), (11, 11));
+    region.until_all(11, InstanceState::Running).await;
+    assert_eq!(region.promised().await, 11 * 2_000);
 }

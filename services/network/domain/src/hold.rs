@@ -125,7 +125,9 @@ impl From<HoldError> for Refusal {
         let text = error.to_string();
         match error {
             HoldError::Busy(_) | HoldError::Lost(_) => Self::new(RefusalKind::Conflict, "IncorrectState", text),
-            HoldError::TooMany(_) => Self::new(RefusalKind::Exhausted, "SecurityGroupsPerInterfaceLimitExceeded", text),
+            HoldError::TooMany(_) => {
+                Self::new(RefusalKind::Exhausted, "SecurityGroupsPerInterfaceLimitExceeded", text).of_field("group_ids")
+            }
         }
     }
 }

@@ -17,7 +17,7 @@ use gureum_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{dns, letting_go::Releasing, text};
+use crate::{dns, letting_go::Releasing, text, zone};
 
 /// Private addresses that one interface may have: EC2's highest of any instance type.
 pub const MAX_PRIVATE_ADDRESSES: usize = 50;
@@ -279,6 +279,7 @@ impl Filterable for NetworkInterface {
         "attachment.instance-owner-id",
         "attachment.status",
         "availability-zone",
+        "availability-zone-id",
         "description",
         "group-id",
         "group-name",
@@ -307,6 +308,7 @@ impl Filterable for NetworkInterface {
             "addresses.primary" => self.private_addresses.iter().enumerate().map(|(place, _)| text(place == 0)).collect(),
             "addresses.private-ip-address" => self.private_addresses.iter().map(|private| text(private.address)).collect(),
             "availability-zone" => vec![Cow::Borrowed(&self.zone)],
+            "availability-zone-id" => zone::find(region, &self.zone).map(|zone| text(zone.id)).into_iter().collect(),
             "description" => vec![Cow::Borrowed(&self.description)],
             "group-id" => self.groups.iter().map(|group| text(group.id)).collect(),
             "group-name" => self.groups.iter().map(|group| Cow::Borrowed(group.name.as_str())).collect(),

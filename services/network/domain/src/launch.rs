@@ -18,6 +18,8 @@ pub struct LaunchInput {
     pub interfaces: Vec<LaunchInterfaceInput>,
     /// Instances to launch; 0 means 1.
     pub count: u32,
+    /// The least of them; 0 means all.
+    pub min_count: u32,
     /// Chooses among default subnets.
     pub hint: u64,
 }
@@ -39,6 +41,8 @@ pub struct Launch {
     pub zone: Option<String>,
     pub interfaces: Vec<WantedInterface>,
     pub count: u32,
+    /// From 1 to `count`.
+    pub min_count: u32,
     pub hint: u64,
 }
 
@@ -65,7 +69,9 @@ impl LaunchInput {
         }
         violations.finish()?;
         let zone = Some(self.availability_zone).filter(|zone| !zone.is_empty());
-        Ok(Launch { zone, interfaces, count: self.count.max(1), hint: self.hint })
+        let count = self.count.max(1);
+        let min_count = if self.min_count == 0 { count } else { self.min_count.min(count) };
+        Ok(Launch { zone, interfaces, count, min_count, hint: self.hint })
     }
 }
 
@@ -100,6 +106,8 @@ pub struct Resolved {
     pub vpc_id: VpcId,
     /// In the order of the wishes.
     pub interfaces: Vec<ResolvedInterface>,
+    /// Instances that there are addresses for: from the launch's least to its count.
+    pub room: u32,
 }
 
 /// Where one interface of a launch will be.
@@ -120,18 +128,19 @@ pub enum ResolvedGroups {
     Ask { ids: Vec<SecurityGroupId>, names: Vec<String> },
 }
 
-/// Decides where a launch will be, and checks that there are addresses for it.
+/// Decides where a launch will be, and for how many of its instances there are addresses, at least for the least.
 ///
 /// Errors: everything that is wrong with any of its interfaces.
 pub fn resolve(draft: &Draft<impl View>, launch: &Launch) -> Result<Resolved, LaunchFaults> {
     let fixed = fixed_zone(draft, launch);
     let default = choose_default(draft, launch, fixed.as_deref());
     let mut interfaces = Vec::with_capacity(launch.interfaces.len());
+    // Addresses that each instance needs.
     let mut needed: BTreeMap<SubnetId, u32> = BTreeMap::new();
     let mut place: Option<(String, VpcId)> = None;
     let mut faults = LaunchFaults::default();
     for (number, wanted) in launch.interfaces.iter().enumerate() {
-        let (subnet, resolved) = match resolve_one(draft, wanted, &default, &mut needed, launch.count) {
+        let (subnet, resolved) = match resolve_one(draft, wanted, &default, &mut needed) {
             Ok(resolved) => resolved,
             Err(error) => {
                 faults.0.push((Some(number), error));
@@ -148,10 +157,16 @@ pub fn resolve(draft: &Draft<impl View>, launch: &Launch) -> Result<Resolved, La
         }
         interfaces.push(resolved);
     }
-    let full = |(id, count): &(SubnetId, u32)| draft.subnet(*id).is_ok_and(|subnet| subnet.available_addresses() < *count);
-    faults.0.extend(needed.into_iter().filter(full).map(|(id, _)| (None, AddressingError::SubnetFull(id).into())));
+    let mut room = launch.count;
+    for (id, of_each) in needed {
+        let fit = draft.subnet(id).map_or(0, |subnet| subnet.available_addresses() / of_each.max(1));
+        if fit < launch.min_count {
+            faults.0.push((None, AddressingError::SubnetFull(id).into()));
+        }
+        room = room.min(fit);
+    }
     match place {
-        Some((zone, vpc_id)) if faults.0.is_empty() => Ok(Resolved { zone, vpc_id, interfaces }),
+        Some((zone, vpc_id)) if faults.0.is_empty() => Ok(Resolved { zone, vpc_id, interfaces, room }),
         None if faults.0.is_empty() => Err(LaunchFaults(vec![(None, LaunchError::NoInterface)])),
         Some(_) | None => Err(faults),
     }
@@ -166,15 +181,14 @@ fn fixed_zone(draft: &Draft<impl View>, launch: &Launch) -> Option<String> {
     launch.zone.iter().cloned().chain(said).next()
 }
 
-/// The default subnet of the zone; of any zone by the hint, one with room before one without.
+/// The default subnet of the zone; of any zone by the hint, one with room for all before those with most room.
 fn choose_default(draft: &Draft<impl View>, launch: &Launch, zone: Option<&str>) -> Result<Subnet, LaunchError> {
     let vpc = draft.default_vpc().ok_or(LaunchError::NoDefaultVpc)?;
     let mut candidates = draft.subnets_of(vpc.id);
     candidates.retain(|subnet| subnet.default_for_zone && zone.is_none_or(|zone| subnet.zone == zone));
     candidates.sort_by(|one, other| one.zone.cmp(&other.zone));
-    if candidates.iter().any(|subnet| subnet.available_addresses() >= launch.count) {
-        candidates.retain(|subnet| subnet.available_addresses() >= launch.count);
-    }
+    let most = candidates.iter().map(|subnet| subnet.available_addresses()).max().unwrap_or_default();
+    candidates.retain(|subnet| subnet.available_addresses() >= most.min(launch.count));
     let place = launch.hint.checked_rem(candidates.len() as u64).and_then(|place| usize::try_from(place).ok());
     let chosen = place.and_then(|place| candidates.get(place));
     chosen.map(|subnet| (*subnet).clone()).ok_or_else(|| LaunchError::NoDefaultSubnet { vpc: vpc.id, zone: zone.map(str::to_owned) })
@@ -185,7 +199,6 @@ fn resolve_one<'a>(
     wanted: &WantedInterface,
     default: &'a Result<Subnet, LaunchError>,
     needed: &mut BTreeMap<SubnetId, u32>,
-    count: u32,
 ) -> Result<(&'a Subnet, ResolvedInterface), LaunchError> {
     let (subnet, groups) = match wanted {
         WantedInterface::Existing(id) => {
@@ -203,7 +216,7 @@ fn resolve_one<'a>(
             if let Some(address) = private_address {
                 draft.check_private(subnet.id, *address)?;
             }
-            *needed.entry(subnet.id).or_default() += count;
+            *needed.entry(subnet.id).or_default() += 1;
             (subnet, ResolvedGroups::Ask { ids: group_ids.clone(), names: group_names.clone() })
         }
     };

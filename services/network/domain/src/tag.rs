@@ -166,11 +166,16 @@ impl Filterable for TagRow<'_> {
 
     fn filter_values(&self, name: &str) -> Vec<Cow<'_, str>> {
         match name {
-            "key" => vec![Cow::Borrowed(self.key)],
+            "key" | "tag-key" => vec![Cow::Borrowed(self.key)],
             "resource-id" => vec![Cow::Owned(self.resource.to_string())],
             "resource-type" => vec![Cow::Borrowed(self.resource.resource_type())],
             "value" => vec![Cow::Borrowed(self.value)],
             _ => Vec::new(),
         }
+    }
+
+    /// A row is of one tag.
+    fn filter_tag(&self, key: &str) -> Option<&str> {
+        (key == self.key).then_some(self.value)
     }
 }

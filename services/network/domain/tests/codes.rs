@@ -542,7 +542,18 @@ fn a_launch_finds_its_place() {
     assert_eq!(reason(place(&world, nowhere)), "InvalidParameterValue");
     let many = LaunchInput { interfaces: vec![in_subnet(subnets[0])], count: 4092, ..Default::default() };
     assert_eq!(reason(place(&world, many)), "InsufficientFreeAddressesInSubnet");
+    // As many as fit, where that is enough; two interfaces of each instance in one subnet are two addresses.
+    let least = |min_count, interfaces| LaunchInput { interfaces, count: 9_000, min_count, ..Default::default() };
+    assert_eq!(place(&world, least(1, vec![in_subnet(subnets[0])])).unwrap().room, 4_091);
+    assert_eq!(place(&world, least(2_045, vec![in_subnet(subnets[0]), in_subnet(subnets[0])])).unwrap().room, 2_045);
+    assert_eq!(
+        reason(place(&world, least(2_046, vec![in_subnet(subnets[0]), in_subnet(subnets[0])]))),
+        "InsufficientFreeAddressesInSubnet"
+    );
     let (interface, now) = (launch(&mut world, subnets[2], None), world.now);
+    // The default subnet with most room, if none has enough.
+    assert_eq!(place(&world, LaunchInput { hint: 1, ..least(1, plain()) }).unwrap().interfaces[0].subnet_id, subnets[1]);
+    assert_ne!(place(&world, LaunchInput { hint: 2, ..least(1, plain()) }).unwrap().interfaces[0].subnet_id, subnets[2]);
     let taken = LaunchInterfaceInput { network_interface_id: interface.id.to_string(), ..Default::default() };
     assert_eq!(reason(place(&world, LaunchInput { interfaces: vec![taken], ..Default::default() })), "InvalidNetworkInterface.InUse");
     let wanted = LaunchInterfaceInput { private_ip_address: "172.31.32.4".into(), ..in_subnet(subnets[2]) };

@@ -57,7 +57,7 @@ impl Api {
             group_names: new.group_names.clone(),
             default_if_empty: true,
         };
-        Ok(self.driver.hold(vec![hold]).await?.pop().unwrap_or_default())
+        Ok(self.driver.hold(vec![hold]).await.map_err(of_groups)?.pop().unwrap_or_default())
     }
 
     pub(super) async fn modify_interface(
@@ -93,6 +93,7 @@ impl Api {
             Ok(interface)
         });
         let interface = begun.await?;
+        // The wanted ones stand first, at the places that they have in the request.
         let both = hold::both(&interface.group_ids(), &wanted).map_err(Refusal::from)?;
         let hold = SecurityGroupHold {
             holder_id: id.to_string(),
@@ -100,7 +101,7 @@ impl Api {
             group_ids: both.iter().map(ToString::to_string).collect(),
             ..SecurityGroupHold::default()
         };
-        let held = self.driver.hold(vec![hold]).await?.pop().unwrap_or_default();
+        let held = self.driver.hold(vec![hold]).await.map_err(of_groups)?.pop().unwrap_or_default();
         Ok(held.into_iter().filter(|group| wanted.contains(&group.id)).collect())
     }
 
@@ -177,6 +178,11 @@ impl Api {
         self.driver.waker.wake([crate::reconcile::Key::Unsettled]);
         Ok(answer)
     }
+}
+
+/// What security refuses of the one hold that it was asked for, in the fields of the caller's request.
+fn of_groups(error: Error) -> Error {
+    error.of_fields(|field| field.strip_prefix("holds[0].").filter(|field| field.starts_with("group_ids")).map(str::to_owned))
 }
 
 fn parse_new(request: &proto::CreateNetworkInterfaceRequest) -> Result<NewInterface, Refusal> {

@@ -235,6 +235,7 @@ impl Api {
             availability_zone: request.availability_zone,
             interfaces: request.interfaces.into_iter().map(interface).collect(),
             count: u32::try_from(request.count).unwrap_or(0),
+            min_count: u32::try_from(request.min_count).unwrap_or(0),
             hint: request.hint,
         };
         let wanted = input.parse(&scope.region)?;
@@ -247,6 +248,7 @@ impl Api {
             Ok(resolved) => resolved,
             Err(refusal) => return Err(self.unknown_groups(&wanted).await.into_iter().fold(refusal, Refusal::and).into()),
         };
+        let room = i32::try_from(resolved.room).unwrap_or(i32::MAX);
         let mut interfaces = Vec::with_capacity(resolved.interfaces.len());
         let mut unknown: Option<Refusal> = None;
         for (number, one) in resolved.interfaces.into_iter().enumerate() {
@@ -271,7 +273,8 @@ impl Api {
         if let Some(refusal) = unknown {
             return Err(refusal.into());
         }
-        Ok(proto::ResolveLaunchNetworkResponse { availability_zone: resolved.zone, vpc_id: resolved.vpc_id.to_string(), interfaces })
+        let (availability_zone, vpc_id) = (resolved.zone, resolved.vpc_id.to_string());
+        Ok(proto::ResolveLaunchNetworkResponse { availability_zone, vpc_id, interfaces, room })
     }
 
     /// The groups that a launch names and that are in no VPC, for one that is refused anyhow. If security is away, it is
@@ -378,7 +381,8 @@ impl Api {
                 });
             }
         }
-        let held = self.driver.hold(holds).await?;
+        // They were found before; a caller's launch names them elsewhere.
+        let held = self.driver.hold(holds).await.map_err(|error| error.of_fields(|_| None))?;
         Ok(ids.into_iter().zip(held).collect())
     }
 }

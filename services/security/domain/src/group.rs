@@ -3,7 +3,8 @@
 use std::{borrow::Cow, collections::BTreeSet};
 
 use gureum_model::{
-    Filterable, IdSource, Refusal, RefusalKind, Scope, Tags,
+    Filter, Filterable, Filters, IdSource, Refusal, RefusalKind, Scope, Tags,
+    filter::matches_pattern,
     id::{PrefixListId, SecurityGroupId, VpcId},
     refusal::Violations,
 };
@@ -263,7 +264,7 @@ impl From<GroupError> for Refusal {
     }
 }
 
-/// EC2's filters, but for `ip-permission.group-name`: a rule knows the groups it names by id.
+/// EC2's filters. A rule knows the groups it names by id: `ip-permission.group-name` is for [`by_group_id`] first.
 /// A filter matches if any rule does, so several filters may be met by several rules, as in EC2.
 impl Filterable for SecurityGroup {
     const FILTER_NAMES: &'static [&'static str] = &[
@@ -271,6 +272,7 @@ impl Filterable for SecurityGroup {
         "egress.ip-permission.cidr",
         "egress.ip-permission.from-port",
         "egress.ip-permission.group-id",
+        "egress.ip-permission.group-name",
         "egress.ip-permission.ipv6-cidr",
         "egress.ip-permission.prefix-list-id",
         "egress.ip-permission.protocol",
@@ -281,6 +283,7 @@ impl Filterable for SecurityGroup {
         "ip-permission.cidr",
         "ip-permission.from-port",
         "ip-permission.group-id",
+        "ip-permission.group-name",
         "ip-permission.ipv6-cidr",
         "ip-permission.prefix-list-id",
         "ip-permission.protocol",
@@ -310,6 +313,17 @@ impl Filterable for SecurityGroup {
     }
 }
 
+/// Filters by the names of groups in rules, as filters by the ids of those that have the names. `ids` are those of
+/// the groups whose names pass.
+pub fn by_group_id(filters: Filters, ids: impl Fn(&dyn Fn(&str) -> bool) -> Vec<SecurityGroupId>) -> Filters {
+    filters.reworded(|filter| {
+        let Some(direction) = filter.name.strip_suffix("ip-permission.group-name") else { return filter };
+        let named = ids(&|name| filter.values.iter().any(|pattern| matches_pattern(pattern, name)));
+        // With no value nothing passes.
+        Filter { name: format!("{direction}ip-permission.group-id"), values: named.iter().map(ToString::to_string).collect() }
+    })
+}
+
 impl SecurityGroup {
     fn rule_value(&self, rule: &SecurityGroupRule, field: &str) -> Option<String> {
         match (field, &rule.peer) {
@@ -331,7 +345,6 @@ impl SecurityGroup {
 mod tests {
     use super::*;
     use crate::testing::{World, bare_group, ids, rule, sg, tcp, v4, vpc};
-    use gureum_model::{Filter, Filters};
     use proptest::prelude::*;
 
     fn new(name: &str, description: &str) -> Result<NewGroup, Refusal> {
@@ -440,5 +453,14 @@ mod tests {
         for name in SecurityGroup::FILTER_NAMES {
             assert!(!passes(name, "nothing has this value"), "{name}");
         }
+        // Named groups are looked up; one that has the name and is in no rule does not count.
+        let by_name = |name: &str, value: &str| {
+            let filter = Filter { name: name.into(), values: vec![value.into()] };
+            let filters = Filters::for_kind::<SecurityGroup>(vec![filter]).unwrap();
+            let known = [("web", sg(9)), ("db", sg(8))];
+            by_group_id(filters, |passes| known.iter().filter(|(name, _)| passes(name)).map(|(_, id)| *id).collect()).pass(&group)
+        };
+        assert!(by_name("egress.ip-permission.group-name", "w*") && !by_name("ip-permission.group-name", "w*"));
+        assert!(!by_name("egress.ip-permission.group-name", "db") && !by_name("egress.ip-permission.group-name", "nobody"));
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use gureum_model::{
     Refusal, RefusalKind, Scope,
     id::{SecurityGroupId, VpcId},
-    refusal::Violations,
+    refusal::{Violation, Violations},
 };
 use serde::{Deserialize, Serialize};
 
@@ -132,17 +132,18 @@ fn find_groups(
     directory: &impl Directory,
 ) -> Result<Vec<SecurityGroupId>, HoldError> {
     let (mut found, mut missing, mut elsewhere) = (Vec::new(), Vec::new(), Vec::new());
-    for id in ids {
+    for (place, id) in ids.iter().enumerate() {
+        let field = format!("group_ids[{place}]");
         match directory.group(*id) {
             Some(group) if group.vpc_id == vpc => found.push(*id),
-            Some(group) => elsewhere.push(format!("{id} of {}", group.vpc_id)),
-            None => missing.push(id.to_string()),
+            Some(group) => elsewhere.push((field, format!("{id} of {}", group.vpc_id))),
+            None => missing.push((field, id.to_string())),
         }
     }
-    for name in names {
+    for (place, name) in names.iter().enumerate() {
         match directory.group_named(vpc, &name_key(name)) {
             Some(group) => found.push(group.id),
-            None => missing.push(name.clone()),
+            None => missing.push((format!("group_names[{place}]"), name.clone())),
         }
     }
     if !missing.is_empty() {
@@ -159,21 +160,38 @@ fn find_groups(
 /// Why groups are not held.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HoldError {
-    #[error("The security group '{}' does not exist in VPC '{vpc}'", some_of(groups))]
-    NotFound { groups: Vec<String>, vpc: VpcId },
-    #[error("the security groups {} do not belong to VPC '{vpc}'", some_of(groups))]
-    OtherVpc { groups: Vec<String>, vpc: VpcId },
+    /// The groups with where they stand in the hold.
+    #[error("The security group '{}' does not exist in VPC '{vpc}'", some_of(&names(groups)))]
+    NotFound { groups: Vec<(String, String)>, vpc: VpcId },
+    #[error("the security groups {} do not belong to VPC '{vpc}'", some_of(&names(groups)))]
+    OtherVpc { groups: Vec<(String, String)>, vpc: VpcId },
     #[error("{holder} would be in {count} security groups, and {MAX_HELD_GROUPS} are the limit")]
     TooMany { holder: String, count: usize },
 }
 
+fn names(groups: &[(String, String)]) -> Vec<String> {
+    groups.iter().map(|(_, name)| name.clone()).collect()
+}
+
+/// Fields as they stand in a hold.
 impl From<HoldError> for Refusal {
     fn from(error: HoldError) -> Self {
         let text = error.to_string();
-        match error {
-            HoldError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidGroup.NotFound", text),
-            HoldError::OtherVpc { .. } => Self::invalid("group_ids", text),
-            HoldError::TooMany { .. } => Self::new(RefusalKind::Exhausted, "SecurityGroupsPerInterfaceLimitExceeded", text),
+        let each = |groups: &[(String, String)], words: &dyn Fn(&str) -> String| {
+            groups.iter().map(|(field, name)| Violation { field: field.clone(), description: words(name) }).collect()
+        };
+        match &error {
+            HoldError::NotFound { groups, vpc } => Self {
+                violations: each(groups, &|name| format!("The security group '{name}' does not exist in VPC '{vpc}'")),
+                ..Self::new(RefusalKind::NotFound, "InvalidGroup.NotFound", text)
+            },
+            HoldError::OtherVpc { groups, vpc } => Self {
+                violations: each(groups, &|name| format!("the security group {name} does not belong to VPC '{vpc}'")),
+                ..Self::invalid("group_ids", text)
+            },
+            HoldError::TooMany { .. } => {
+                Self::new(RefusalKind::Exhausted, "SecurityGroupsPerInterfaceLimitExceeded", text).of_field("group_ids")
+            }
         }
     }
 }

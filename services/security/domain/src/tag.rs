@@ -163,12 +163,17 @@ impl Filterable for TagRow<'_> {
 
     fn filter_values(&self, name: &str) -> Vec<Cow<'_, str>> {
         match name {
-            "key" => vec![Cow::Borrowed(self.key)],
+            "key" | "tag-key" => vec![Cow::Borrowed(self.key)],
             "resource-id" => vec![Cow::Owned(self.resource.to_string())],
             "resource-type" => vec![Cow::Borrowed(self.resource.resource_type())],
             "value" => vec![Cow::Borrowed(self.value)],
             _ => Vec::new(),
         }
+    }
+
+    /// A row is of one tag.
+    fn filter_tag(&self, key: &str) -> Option<&str> {
+        (key == self.key).then_some(self.value)
     }
 }
 
@@ -204,6 +209,12 @@ mod tests {
         assert!(group.tags.is_empty());
         let group = put.apply_to_group(&group).unwrap();
         assert_eq!(group.tag_rows().map(|row| row.resource.resource_type()).collect::<Vec<_>>(), ["security-group", "security-group-rule"]);
+        let found = |name: &str, value: &str| {
+            let filter = gureum_model::Filter { name: name.into(), values: vec![value.into()] };
+            let filters = gureum_model::Filters::for_kind::<TagRow<'_>>(vec![filter]).unwrap();
+            group.tag_rows().filter(|row| filters.pass(row)).count()
+        };
+        assert_eq!((found("tag:a", "1"), found("tag:a", "2"), found("tag:b", "*"), found("tag-key", "a")), (2, 0, 0, 2));
         assert_eq!(put.apply_to_rule(&group, sgr(2)).map_err(|refusal| refusal.reason), Err("InvalidSecurityGroupRuleId.NotFound"));
         let group = TagChange::Remove(Vec::new()).apply_to_rule(&group, sgr(1)).unwrap();
         assert_eq!(group.tag_rows().count(), 1);

@@ -4,7 +4,7 @@ use gureum_model::{Filters, PageRequest, Refusal, Scope, Tags, id::SecurityGroup
 use gureum_proto::security::v1 as proto;
 use gureum_security_domain::{
     Directory,
-    group::{self, GroupError, GroupSelector, NewGroup, name_key},
+    group::{self, GroupError, GroupSelector, NewGroup, by_group_id, name_key},
 };
 use gureum_service::{Answer, Error, mutate, wire};
 use gureum_store::{Listed, Record, State, list, list::get_all};
@@ -76,13 +76,18 @@ pub fn describe(
     let mut ids: Vec<SecurityGroupId> = violations.ids("group_ids", &request.group_ids);
     let filters = violations.check("", Filters::for_kind::<GroupRow>(wire::filters(request.filters))).unwrap_or_default();
     violations.finish()?;
+    let asked = filters.clone();
+    let filters = by_group_id(filters, |passes| {
+        let own = state.groups.scan(&format!("{scope}/"), None);
+        own.filter(|row| passes(&row.name)).map(|row| row.id).collect()
+    });
     let named = !ids.is_empty() || !request.group_names.is_empty();
     ids.extend(named_in_default_vpc(state, scope, &request.group_names)?);
     let (rows, next_page_token) = if named {
         let rows = get_all(&state.groups, scope, &ids)?;
         (rows.into_iter().filter(|row| filters.pass(&row.record)).collect(), String::new())
     } else {
-        let page = PageRequest::new(request.page_size, &request.page_token, &("groups", scope, &filters))?;
+        let page = PageRequest::new(request.page_size, &request.page_token, &("groups", scope, &asked))?;
         list(&state.groups, scope, &filters, &page)
     };
     Ok(proto::DescribeSecurityGroupsResponse { security_groups: rows.iter().map(|row| convert::group(row)).collect(), next_page_token })

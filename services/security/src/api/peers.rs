@@ -53,7 +53,10 @@ impl SecurityPeerService for Api {
         let requests = parse_holds("holds", &convert::holds(request.into_inner().holds), &mut violations);
         violations.finish().map_err(Error::from)?;
         let decide = move |transaction: &mut Transaction<'_>| {
-            let held = requests.iter().map(|request| set_hold(transaction, &scope, request)).collect::<Result<_, Refusal>>()?;
+            let of = |place: usize| move |refusal: Refusal| refusal.under(&format!("holds[{place}]"));
+            let numbered = requests.iter().enumerate();
+            let held = numbered.map(|(place, request)| set_hold(transaction, &scope, request).map_err(of(place)));
+            let held = held.collect::<Result<_, Refusal>>()?;
             Ok::<_, Refusal>(proto::SetSecurityGroupHoldsResponse { held })
         };
         answer(self.store.write(decide).await.map_err(Error::from))

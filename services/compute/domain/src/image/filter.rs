@@ -35,7 +35,9 @@ impl Filterable for Image {
         "root-device-name",
         "root-device-type",
         "source-image-id",
+        "source-image-region",
         "source-instance-id",
+        "sriov-net-support",
         "state",
         "state-reason-code",
         "state-reason-message",
@@ -75,6 +77,13 @@ impl Filterable for Image {
                 ImageSource::FromInstance { image_id, .. } => one(image_id.to_string()),
                 ImageSource::Shipped { .. } | ImageSource::Registered => Vec::new(),
             },
+            // An image is made of an instance where that is, and launched where it is itself.
+            "source-image-region" => match &self.source {
+                ImageSource::FromInstance { .. } => one(self.scope.region.to_string()),
+                ImageSource::Shipped { .. } | ImageSource::Registered => Vec::new(),
+            },
+            // Every image has enhanced networking.
+            "sriov-net-support" => vec!["simple".into()],
             "source-instance-id" => self.source_instance().map(|id| Cow::from(id.to_string())).into_iter().collect(),
             "state" => vec![self.state.as_str().into()],
             "state-reason-code" => self.state.reason().map(|(code, _)| Cow::from(code)).into_iter().collect(),

@@ -41,6 +41,8 @@ pub struct Change {
 
 impl Change {
     /// Reads the two lists of a request; `reason` is EC2's code for a grantee that is none, and `fields` the paths.
+    ///
+    /// Errors: that, `InvalidParameterCombination` (both lists are empty).
     pub fn parse(add: &[GranteeSpec], remove: &[GranteeSpec], fields: [&str; 2], reason: &'static str) -> Result<Self, Refusal> {
         let mut violations = Violations::new();
         let mut read = |specs: &[GranteeSpec], field: &str| {
@@ -55,6 +57,11 @@ impl Change {
         };
         let change = Self { add: read(add, fields[0]), remove: read(remove, fields[1]) };
         violations.finish()?;
+        if change.add.is_empty() && change.remove.is_empty() {
+            // EC2's words are "No attributes specified".
+            let words = "no attribute is given; name an account or the group \"all\" to grant it to, or to take it from";
+            return Err(Refusal::invalid_as("InvalidParameterCombination", fields[0], words));
+        }
         Ok(change)
     }
 }

@@ -49,6 +49,7 @@ impl Filterable for InstanceType {
         "vcpu-info.default-cores",
         "vcpu-info.default-threads-per-core",
         "vcpu-info.default-vcpus",
+        "vcpu-info.valid-cores",
         "vcpu-info.valid-threads-per-core",
     ];
 
@@ -83,6 +84,8 @@ impl Filterable for InstanceType {
             "vcpu-info.default-cores" => number(self.cores),
             "vcpu-info.default-threads-per-core" => number(self.family.threads_per_core),
             "vcpu-info.default-vcpus" => number(self.vcpus),
+            // Those that a launch may ask for.
+            "vcpu-info.valid-cores" => (1..=self.cores).flat_map(number).collect(),
             "vcpu-info.valid-threads-per-core" => (1..=self.family.threads_per_core).flat_map(number).collect(),
             _ => Vec::new(),
         }

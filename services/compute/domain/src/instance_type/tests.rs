@@ -74,6 +74,8 @@ fn filters_choose() {
     assert_eq!(passing(&[("instance-type", &["hpc*"]), ("vcpu-info.default-vcpus", &["16", "32"])]), ["hpc7g.4xlarge", "hpc7g.8xlarge"]);
     let small_arm = passing(&[("processor-info.supported-architecture", &["arm64"]), ("memory-info.size-in-mib", &["512", "1024"])]);
     assert_eq!(small_arm, ["t4g.micro", "t4g.nano"]);
+    let cores = |count: &'static str| passing(&[("instance-type", &["m5.*large"]), ("vcpu-info.valid-cores", &[count])]);
+    assert!(cores("1").contains(&"m5.large") && !cores("2").contains(&"m5.large") && cores("2").contains(&"m5.xlarge"));
     assert!(passing(&[("current-generation", &["false"])]).iter().all(|name| name.starts_with("c3.")));
     assert!(passing(&[("hypervisor", &["xen"]), ("bare-metal", &["true"])]).is_empty());
 }

@@ -14,6 +14,7 @@ impl Filterable for Volume {
         "attachment.instance-id",
         "attachment.status",
         "availability-zone",
+        "availability-zone-id",
         "create-time",
         "encrypted",
         "multi-attach-enabled",
@@ -30,6 +31,7 @@ impl Filterable for Volume {
         }
         match name {
             "availability-zone" => vec![self.availability_zone().into()],
+            "availability-zone-id" => vec![self.scope.region.zone_id(self.zone).into()],
             "create-time" => vec![self.create_time.to_string().into()],
             "encrypted" => vec![self.encrypted.to_string().into()],
             "multi-attach-enabled" => vec![self.multi_attach.to_string().into()],

@@ -206,6 +206,9 @@ fn filters_find_what_they_name() {
         ("block-device-mapping.device-name", "/dev/sdf"),
         ("launch-time", "2026-01-31T*"),
         ("availability-zone", "us-east-1a"),
+        ("availability-zone-id", "use1-az1"),
+        ("network-interface.addresses.association.ip-owner-id", "amazon"),
+        ("network-interface.requester-managed", "false"),
         ("metadata-options.http-tokens", "required"),
     ] {
         assert!(finds(name, value), "{name}");

@@ -23,5 +23,6 @@ mod security_recovery;
 mod steps;
 mod stored_forms;
 mod traces;
+mod type_changes;
 mod webhooks;
 mod workload;

@@ -82,6 +82,7 @@ async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationT
         due: Waker::default(),
         interfaces: Waker::default(),
         awaited: core::Awaited::default(),
+        resizing: core::Resizing::default(),
         network_followed: Followed::new("network"),
         turns: core::Turns::default(),
         in_flight: core::InFlight::default(),

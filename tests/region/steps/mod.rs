@@ -86,6 +86,7 @@ const TABLE: &[Step] = &[
     step(Workflow::MoveAddress, "compute", "network", "DescribeInstanceInterfaces", Told::Reader),
     step(Workflow::TakeAddress, "compute", "network", "SettlePublicAddresses", Told::Instance),
     step(Workflow::ChangeInstanceGroups, "compute", "network", "ModifyNetworkInterfaceAttribute", Told::Call),
+    step(Workflow::ChangeType, "compute", "network", "SetInterfaceLimits", Told::Call),
     step(Workflow::Launch, "node-a", "compute", "RegisterNode", Told::Nobody),
     step(Workflow::Launch, "node-a", "compute", "NodeHeartbeat", Told::Nobody),
     step(Workflow::Log, "gateway", "compute", "gureum.compute.v1.ComputePeerService/WatchAll", Told::Nobody),
@@ -125,6 +126,8 @@ const COMMITS: &[(Workflow, &str, &str)] = &[
     (Workflow::AttachVolume, "compute", "VolumeStateChanged"),
     (Workflow::DetachVolume, "compute", "VolumeStateChanged"),
     (Workflow::MoveAddress, "network", "AddressMoved"),
+    (Workflow::ChangeType, "network", "NetworkInterfaceChanged"),
+    (Workflow::ChangeType, "compute", "InstanceChanged"),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

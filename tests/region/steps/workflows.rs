@@ -47,6 +47,8 @@ pub enum Workflow {
     /// An elastic IP from an instance, which has to let go of it first, to an interface.
     TakeAddress,
     ChangeInstanceGroups,
+    /// A stopped instance becomes one of a type that allows more interfaces.
+    ChangeType,
     /// Two services' resources in one call.
     Tag,
 }
@@ -64,6 +66,9 @@ pub struct Things {
     pub volume: String,
     pub allocation: String,
 }
+
+/// Allows three interfaces, one more than what is launched.
+const LARGER: &str = "t3.medium";
 
 const CIDR: &str = "10.9.0.0/16";
 
@@ -92,7 +97,7 @@ impl Workflow {
                 ask!(door, ComputeServiceClient, run_instances, launch_request(&things)).unwrap().instances[0].instance_id.clone();
             until_state(door, &things.instance, InstanceState::Running).await;
         }
-        if self == Self::Start {
+        if matches!(self, Self::Start | Self::ChangeType) {
             ask!(door, ComputeServiceClient, stop_instances, stop_request(&things)).unwrap();
             until_state(door, &things.instance, InstanceState::Stopped).await;
         }
@@ -141,7 +146,8 @@ impl Workflow {
             | Self::DetachVolume
             | Self::MoveAddress
             | Self::TakeAddress
-            | Self::ChangeInstanceGroups => true,
+            | Self::ChangeInstanceGroups
+            | Self::ChangeType => true,
             Self::Birth
             | Self::CreateVpc
             | Self::DeleteVpc
@@ -244,6 +250,15 @@ impl Workflow {
                 };
                 attempt!(door, ComputeServiceClient, modify_instance_attribute, request).map(drop)
             }
+            Self::ChangeType => {
+                let request = ModifyInstanceAttributeRequest {
+                    instance_id: things.instance.clone(),
+                    client_token: token("type"),
+                    change: Some(modify_instance_attribute_request::Change::InstanceType(LARGER.into())),
+                    ..Default::default()
+                };
+                attempt!(door, ComputeServiceClient, modify_instance_attribute, request).map(drop)
+            }
             Self::Tag => attempt!(door, TaggingClient, create_tags, tag_request(things)).map(drop),
         }
     }
@@ -321,6 +336,11 @@ impl Workflow {
                 let groups: Vec<String> =
                     only_instance(door, InstanceState::Running).await?.security_groups.into_iter().map(|group| group.group_id).collect();
                 same(("groups", &groups.join(",")), &things.other_group)
+            }
+            Self::ChangeType => {
+                same(("type", &only_instance(door, InstanceState::Stopped).await?.instance_type), LARGER)?;
+                let limit = only_interface(door).await?.attachment.unwrap_or_default().interface_limit;
+                count("interfaces allowed", usize::try_from(limit).unwrap(), 3)
             }
             Self::Tag => {
                 let tags = ask!(door, TaggingClient, describe_tags, AllTags::default()).unwrap().tags;

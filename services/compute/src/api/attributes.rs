@@ -78,9 +78,7 @@ pub async fn modify_instance_attribute(
     let Some(wanted) = request.change.take() else { return Err(Refusal::missing("change").into()) };
     request.change = Some(wanted.clone());
     match wanted {
-        Wanted::InstanceType(name) => {
-            modify_with(core, &request, id, move |it| modify::modify(it, &Change::Kind(kind(it, &name)?)).map_err(Refusal::from)).await
-        }
+        Wanted::InstanceType(name) => modify_kind(core, &request, id, name).await,
         Wanted::UserData(bytes) => modify_plainly(core, &request, id, Change::UserData(UserData::new(&bytes)?)).await,
         Wanted::DisableApiTermination(on) => modify_plainly(core, &request, id, Change::DisableApiTermination(on)).await,
         Wanted::DisableApiStop(on) => modify_plainly(core, &request, id, Change::DisableApiStop(on)).await,
@@ -116,6 +114,31 @@ fn on_architecture(facts: KindFacts, architecture: &str) -> gureum_compute_domai
         architecture.clone_into(&mut kind.architecture);
     }
     kind
+}
+
+/// Changes the type. Network is asked first, for its limit of interfaces: only network knows what is being attached, and from then on
+/// nobody attaches more than the new type allows. Whatever comes of the call, the loop of interfaces makes the limit that of
+/// the type on record.
+async fn modify_kind(
+    core: &Arc<Core>,
+    request: &proto::ModifyInstanceAttributeRequest,
+    id: InstanceId,
+    name: String,
+) -> Result<proto::ModifyInstanceAttributeResponse, Error> {
+    let under_way = core.resizing.begin(InstanceRow::list_key(&scope(), id), core.interfaces.clone());
+    let limit = {
+        let state = core.read();
+        let it = get(&state, &scope(), id, core.clock.now())?;
+        kind(it, &name).ok().and_then(|kind| modify::limit_before(it, &Change::Kind(kind)))
+    };
+    if let Some(limit) = limit.filter(|_| !request.dry_run) {
+        core.network.fit(id, limit).await?;
+    }
+    modify_with(core, request, id, move |it| {
+        let _until_decided = under_way;
+        modify::modify(it, &Change::Kind(kind(it, &name)?)).map_err(Refusal::from)
+    })
+    .await
 }
 
 async fn modify_plainly(

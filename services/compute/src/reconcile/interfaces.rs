@@ -96,10 +96,13 @@ async fn take(core: &Core, mut stream: Streaming<proto::WatchAllResponse>, after
 /// The instances that do not know an interface as it is now: who has it, and who believes to have it.
 fn unknown_to(tables: &Schema, core: &Core, scope: &Scope, interface: proto::NetworkInterface) -> Vec<String> {
     let Ok(id) = interface.network_interface_id.parse::<NetworkInterfaceId>() else { return Vec::new() };
-    let Seen { interfaces, moving, releasing } = core.network.peek(interface);
+    let all = core.network.peek(interface);
+    let Seen { interfaces, moving, releasing, limits } = &all;
     let unsettled = moving.keys().chain(releasing.keys());
     let mut keys: Vec<String> = unsettled.map(|instance| InstanceRow::list_key(scope, *instance)).collect();
-    for (instance, seen) in &interfaces {
+    let limited = limits.keys().map(|instance| InstanceRow::list_key(scope, *instance));
+    keys.extend(limited.filter(|key| tables.instances.get(key).is_some_and(|row| all.has_other_limit(row))));
+    for (instance, seen) in interfaces {
         let key = InstanceRow::list_key(scope, *instance);
         let is_open = core.network_followed.is_open(&key);
         // What is being written may be older than what its row now has.
@@ -184,18 +187,34 @@ impl Interfaces {
         };
         let (moving, releasing) = (seen.moving.clone(), seen.releasing.clone());
         let (places, scope_of, of) = (core.places.clone(), scope.clone(), ids.to_vec());
+        let resizing = core.resizing.clone();
         let written = core.commit(move |tx| {
+            let mut limits = Vec::new();
             for id in of {
-                let Some(row) = tx.instances.get(&InstanceRow::list_key(&scope_of, id)).cloned() else { continue };
+                let key = InstanceRow::list_key(&scope_of, id);
+                let Some(row) = tx.instances.get(&key).cloned() else { continue };
                 if let Decision::Change(next) = modify::interfaces(&row, seen.of(id)) {
                     put_instance(tx, &places, *next, "");
                 }
+                // Read here, after every decision that has been made: a change of type that is still under way
+                // wakes this loop again when it is decided.
+                if seen.has_other_limit(&row) && is_alive(&row) && !resizing.contains(&key) {
+                    limits.push((id, modify::interface_limit(&row.kind)));
+                }
             }
+            limits
         });
-        if let Err(error) = written.await {
-            return Outcome::Retry { reason: error.to_string() };
-        }
+        let limits = match written.await {
+            Ok(limits) => limits,
+            Err(error) => return Outcome::Retry { reason: error.to_string() },
+        };
         core.network_followed.applied(applying);
+        let limited: Vec<InstanceId> = limits.iter().map(|(id, _)| *id).collect();
+        if !limits.is_empty()
+            && let Err(error) = core.in_scope(scope, core.network.limit(limits)).await
+        {
+            return self.away(scope, limited.into_iter(), "SetInterfaceLimits", &error);
+        }
         let plugged = self.settle(scope, moving).await;
         let let_go = self.settle_addresses(scope, ids, releasing).await;
         match (plugged, let_go) {

@@ -19,6 +19,7 @@ mod random_kills;
 mod read_your_writes;
 mod refusals;
 mod region;
+mod repeatable;
 mod security_recovery;
 mod steps;
 mod stored_forms;

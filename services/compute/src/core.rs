@@ -35,6 +35,8 @@ const STEP_DEADLINE: Duration = Duration::from_secs(10);
 pub struct Core {
     pub store: Store<Schema>,
     pub ids: Arc<IdSource>,
+    /// Tells the calls of loops apart.
+    pub call_ids: Arc<IdSource>,
     pub clock: Clock,
     pub settings: Settings,
     pub places: Places,
@@ -76,7 +78,7 @@ impl Core {
 
     /// Does work of a loop in a scope, with a deadline of its own.
     pub async fn in_scope<F: Future>(&self, scope: &Scope, work: F) -> F::Output {
-        gureum_service::context::with(RequestContext::background(scope.clone(), &self.ids, STEP_DEADLINE), work).await
+        gureum_service::context::with(RequestContext::background(scope.clone(), &self.call_ids, STEP_DEADLINE), work).await
     }
 
     /// Has everything looked at that a node has and that is not settled.

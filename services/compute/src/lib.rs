@@ -68,6 +68,7 @@ async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationT
     let core = Arc::new(Core {
         store: service.store.clone(),
         ids: service.ids.clone(),
+        call_ids: service.call_ids.clone(),
         clock: service.clock.clone(),
         settings: config.settings.clone(),
         places: Places::rebuild(&service.store.read()),

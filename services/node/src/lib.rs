@@ -87,7 +87,8 @@ async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationT
     let pause = Pause::default();
     let registration = Registration {
         compute,
-        ids: service.ids.clone(),
+        call_ids: service.call_ids.clone(),
+        clock: service.clock.clone(),
         identity,
         zone: settings.zone,
         total: settings.total(),

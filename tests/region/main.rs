@@ -15,6 +15,7 @@ mod image_journey;
 mod journeys;
 mod late_answers;
 mod lost_nodes;
+mod put_back;
 mod random_kills;
 mod read_your_writes;
 mod refusals;

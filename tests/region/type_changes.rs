@@ -31,8 +31,7 @@ impl Scene {
     async fn new(region: &Deployment, account: &str, interfaces: usize) -> Self {
         let door = region.door(account);
         let spec = launch_spec(&image(&door, LAUNCHABLE).await);
-        let launch =
-            RunInstancesRequest { client_token: "one".into(), spec: Some(spec), min_count: 1, max_count: 1, ..Default::default() };
+        let launch = RunInstancesRequest { client_token: "one".into(), spec: Some(spec), min_count: 1, max_count: 1, ..Default::default() };
         let launched = ask!(door, ComputeServiceClient, run_instances, launch).unwrap().instances.remove(0);
         let mut scene = Self { door, instance: launched.instance_id, interfaces: Vec::new() };
         scene.comes_to(InstanceState::Running).await;

@@ -248,8 +248,8 @@ mod tests {
     fn a_seed_repeats() {
         let (one, two) = (IdSource::seeded(7), IdSource::seeded(7));
         assert_eq!(one.next::<VpcId>(), two.next::<VpcId>());
-        let [network, again, compute, other] =
-            [(7, "network"), (7, "network"), (7, "compute"), (8, "network")].map(|(seed, name)| IdSource::seeded_for(seed, name).next::<VpcId>());
+        let [network, again, compute, other] = [(7, "network"), (7, "network"), (7, "compute"), (8, "network")]
+            .map(|(seed, name)| IdSource::seeded_for(seed, name).next::<VpcId>());
         assert!(network == again && network != compute && network != other);
     }
 }

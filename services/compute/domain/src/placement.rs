@@ -445,7 +445,10 @@ mod tests {
         let (mut one, mut two) = (build(&mut (0..10)), build(&mut (0..10).map(|number| (number * 7) % 10)));
         for number in 0..40 {
             let need = capacity(1500, 1);
-            assert_eq!(one.place(instance(number), 'a', need, None, number as u64), two.place(instance(number), 'a', need, None, number as u64));
+            assert_eq!(
+                one.place(instance(number), 'a', need, None, number as u64),
+                two.place(instance(number), 'a', need, None, number as u64)
+            );
         }
         for number in 0..10 {
             assert_eq!(one.of_node(node(number)), two.of_node(node(number)));

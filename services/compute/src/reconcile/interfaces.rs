@@ -6,7 +6,11 @@
 //! The other way network is told when a node has carried such a change out: only then does an address that an
 //! instance has lost go to another.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::StreamExt;
 use gureum_compute_domain::{
@@ -66,26 +70,36 @@ pub async fn follow(core: Arc<Core>) {
 }
 
 async fn take(core: &Core, mut stream: Streaming<proto::WatchAllResponse>, after: &mut Option<u64>) -> Result<(), Status> {
-    let mut in_snapshot = after.is_none();
+    let mut snapshot = after.is_none().then(HashSet::new);
     while let Some(message) = stream.next().await {
         match message?.into_parts() {
             WatchPart::Event(event) => {
                 let metadata = event.metadata.unwrap_or_default();
                 if let Some(Resource::NetworkInterface(interface)) = event.resource {
+                    if let Some(told) = &mut snapshot {
+                        told.insert(interface.network_interface_id.clone());
+                    }
                     let scope = Scope::parse(&metadata.account_id, &metadata.region).unwrap_or_default();
                     let keys = unknown_to(&core.read(), core, &scope, interface);
                     core.network_followed.open(&keys, metadata.sequence);
                     core.interfaces.wake(keys);
                 }
-                if !in_snapshot {
+                if snapshot.is_none() {
                     *after = Some(metadata.sequence);
                     core.network_followed.reached(metadata.sequence);
                 }
             }
             WatchPart::CaughtUp(sequence) => {
-                in_snapshot = false;
                 *after = Some(sequence);
-                core.network_followed.reached(sequence);
+                match snapshot.take() {
+                    Some(told) => {
+                        let keys = without(&core.read(), &told);
+                        core.network_followed.open(&keys, sequence);
+                        core.interfaces.wake(keys);
+                        core.network_followed.began(sequence);
+                    }
+                    None => core.network_followed.reached(sequence),
+                }
             }
             WatchPart::Unknown => {}
         }
@@ -116,6 +130,12 @@ fn unknown_to(tables: &Schema, core: &Core, scope: &Scope, interface: proto::Net
     keys.sort();
     keys.dedup();
     keys
+}
+
+/// The instances that believe to have an interface which a snapshot did not tell of: it went while nobody followed.
+fn without(tables: &Schema, told: &HashSet<String>) -> Vec<String> {
+    let lacks = |it: &Instance| it.interfaces.iter().any(|interface| !told.contains(&interface.id.to_string()));
+    tables.instances.iter().filter(|row| is_alive(row) && lacks(row)).map(|row| row.record.key()).collect()
 }
 
 /// What network deletes for the end of an instance is that workflow's own.

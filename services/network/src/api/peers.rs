@@ -155,10 +155,7 @@ impl NetworkPeerService for Api {
         answer(settled.await)
     }
 
-    async fn set_interface_limits(
-        &self,
-        request: Request<proto::SetInterfaceLimitsRequest>,
-    ) -> Answer<proto::SetInterfaceLimitsResponse> {
+    async fn set_interface_limits(&self, request: Request<proto::SetInterfaceLimitsRequest>) -> Answer<proto::SetInterfaceLimitsResponse> {
         let (scope, request) = (scope(), request.into_inner());
         let mut violations = Violations::new();
         let mut limits = Vec::new();

@@ -331,6 +331,19 @@ mod tests {
     }
 
     #[test]
+    fn every_member_is_told_the_seed_also_one_that_is_a_process_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let seeded = Region::prepare(&Plan { seed: Some(7), ..plan(folder.path(), 1) }).unwrap();
+        for (name, member) in &seeded.members {
+            let told: toml::Table = member.to_toml().unwrap().parse().unwrap();
+            assert_eq!(told.get("seed").and_then(toml::Value::as_integer), Some(7), "{name}");
+        }
+        drop(seeded);
+        let random = Region::prepare(&plan(folder.path(), 1)).unwrap();
+        assert!(random.members.iter().all(|(_, member)| !member.to_toml().unwrap().starts_with("seed")));
+    }
+
+    #[test]
     fn the_gateway_is_told_how_often_an_account_may_call() {
         let folder = tempfile::tempdir().unwrap();
         let usual = GatewaySettings::default();

@@ -81,6 +81,11 @@ impl Followed {
         self.progress().open.keys().cloned().collect()
     }
 
+    /// How far the peer was followed, with its name.
+    pub fn place(&self) -> (String, u64) {
+        (self.0.peer.to_owned(), self.progress().reached)
+    }
+
     /// Notes that everything up to here was read and opened.
     pub fn reached(&self, sequence: u64) {
         let mut progress = self.progress();

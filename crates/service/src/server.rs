@@ -81,6 +81,8 @@ pub enum StartError {
 /// A service that is about to be served: its store, its clock, its peers, its background work.
 pub struct Service<T: Tables> {
     pub name: &'static str,
+    /// Who it is to those who follow its outbox: its name, unless there are several of the kind.
+    pub known_as: String,
     pub store: Store<T>,
     pub clock: Clock,
     /// Makes the ids of resources. Ask it only on behalf of a caller, in the order of the calls: with a seed, a loop that
@@ -119,6 +121,7 @@ impl<T: Tables> Service<T> {
         let ids = ids(name, config.seed, store.read().revision());
         Ok(Self {
             name,
+            known_as: name.to_owned(),
             store,
             clock,
             ids: Arc::new(ids),
@@ -201,7 +204,7 @@ impl<T: Tables> Service<T> {
         let server = Serving {
             name: self.name,
             context: self.context_layer(calls),
-            clock: ClockApi { clock: self.clock, activity: self.activity, sequence: store.sequence() },
+            clock: ClockApi { clock: self.clock, activity: self.activity, known_as: self.known_as, sequence: store.sequence() },
             shutdown: self.shutdown,
             tasks: self.tasks,
             metrics: Arc::new(self.metrics),

@@ -205,7 +205,9 @@ fn settle(before: &Instance, mut next: Instance, concerns_node: bool) -> Decisio
         return Decision::Unchanged;
     }
     let at_node = match next.state {
-        InstanceState::Pending { .. } | InstanceState::Running { .. } => true,
+        // Its node is told nothing of this boot before its addresses are there, and then all of it.
+        InstanceState::Pending { addresses_ready, .. } => addresses_ready,
+        InstanceState::Running { .. } => true,
         // The next start tells the node all of it.
         InstanceState::Stopping { .. } | InstanceState::Stopped { .. } => false,
         InstanceState::ShuttingDown { .. } | InstanceState::Terminated { .. } => false,

@@ -8,7 +8,7 @@ use gureum_compute_domain::{
     modify::{self, Change},
     node::NodeState,
     observe::{Observation, Report, Seen, forgotten_by, observe},
-    plan::{Reach, Step, plan_former},
+    plan::{Reach, Step, addresses_assigned, plan_former},
     reboot::reboot,
     start::start,
     status_check::{Check, DEFAULT_INITIALIZING, status},
@@ -79,6 +79,29 @@ fn an_instance_has_no_more_interfaces_than_its_type_allows() {
     let before = |it: &Instance, name: &str| modify::limit_before(it, &Change::Kind(kind_named(name)));
     assert_eq!((before(&with("t3.micro", 1), "t3.medium"), before(&with("t3.medium", 2), "t3.micro")), (Some(3), Some(2)));
     assert_eq!((before(&with("t3.micro", 1), "t3.nano"), before(&running(), "t3.medium")), (None, None));
+}
+
+/// Whoever is first to write what network says of an instance that starts, the call that asked or the loop that follows:
+/// its record comes to the same.
+#[test]
+fn a_start_comes_to_the_same_whoever_writes_its_addresses_first() {
+    let starting = match start(&stopped(), Some(node(1)), NOW) {
+        Ok(Decision::Change(next)) => *next,
+        other => panic!("{other:?}"),
+    };
+    let mut seen = starting.interfaces.clone();
+    seen[0].groups.clear();
+    let assigned = addresses_assigned(&starting, seen.clone());
+    let follow = |it: &Instance| match modify::interfaces(it, seen.clone()) {
+        Decision::Change(next) => *next,
+        Decision::Unchanged => it.clone(),
+    };
+    assert_ne!(assigned.interfaces, starting.interfaces);
+    assert_eq!(follow(&assigned), assigned);
+    assert_eq!(addresses_assigned(&follow(&starting), seen.clone()), assigned);
+    // One that boots already is told.
+    let booting = addresses_assigned(&starting, starting.interfaces.clone());
+    assert_eq!(follow(&booting).generation, booting.generation + 1);
 }
 
 #[test]

@@ -56,8 +56,9 @@ pub struct Core {
     pub interfaces: Waker<String>,
     /// Instances that the loop of interfaces looks at again when their records change.
     pub awaited: Awaited,
-    /// Instances whose types are being changed by calls.
-    pub resizing: Resizing,
+    /// Who tells network how many interfaces an instance may have, one after another, by its key: a call that changes its
+    /// type, until that is decided, or the loop of interfaces.
+    pub limiting: Turns,
     /// How far network is followed: what shows its data waits for it.
     pub network_followed: Followed,
     pub turns: Turns,
@@ -128,53 +129,8 @@ impl Awaited {
     }
 }
 
-/// The instances whose types calls of this process are about to change, by their keys, with the count of calls: network
-/// has been told the limit of a type that the record does not say yet. Nothing of it outlives the process: the loop of
-/// interfaces then sees that limit and record differ.
-#[derive(Clone, Default)]
-pub struct Resizing(Arc<Mutex<HashMap<String, usize>>>);
-
-/// A type is being changed until this is dropped, which the decision does: then the loop of interfaces sees to it that network
-/// knows the limit of whatever type it came to.
-pub struct ResizeUnderWay {
-    resizing: Resizing,
-    key: String,
-    waker: Waker<String>,
-}
-
-impl Resizing {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// Notes that a call is about to change an instance's type.
-    pub fn begin(&self, key: String, waker: Waker<String>) -> ResizeUnderWay {
-        *self.lock().entry(key.clone()).or_default() += 1;
-        ResizeUnderWay { resizing: self.clone(), key, waker }
-    }
-
-    pub fn contains(&self, key: &str) -> bool {
-        self.lock().contains_key(key)
-    }
-}
-
-impl Drop for ResizeUnderWay {
-    fn drop(&mut self) {
-        {
-            let mut under_way = self.resizing.lock();
-            if let Some(count) = under_way.get_mut(&self.key) {
-                *count -= 1;
-                if *count == 0 {
-                    under_way.remove(&self.key);
-                }
-            }
-        }
-        self.waker.wake([std::mem::take(&mut self.key)]);
-    }
-}
-
-/// Lets calls with the same client token go one after another: a repeat waits for the first, and
-/// finds its answer.
+/// Lets what has the same name go one after another: a repeat of a call waits for the first with its client token, and finds
+/// its answer.
 #[derive(Default)]
 pub struct Turns(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
 

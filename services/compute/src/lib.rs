@@ -84,7 +84,7 @@ async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationT
         due: Waker::default(),
         interfaces: Waker::default(),
         awaited: core::Awaited::default(),
-        resizing: core::Resizing::default(),
+        limiting: core::Turns::default(),
         network_followed: Followed::new("network"),
         turns: core::Turns::default(),
         in_flight: core::InFlight::default(),

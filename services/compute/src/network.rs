@@ -212,20 +212,17 @@ impl Network {
     /// Says how many interfaces an instance may have, which is about to be of another type. Network has the last
     /// word on whether those that it has fit.
     pub async fn fit(&self, instance: InstanceId, limit: u32) -> Result<(), Error> {
-        self.set_limits(vec![(instance, limit)], true).await
+        self.set_limit(instance, limit, true).await
     }
 
-    /// Says how many interfaces instances may have. At most 1000.
-    pub async fn limit(&self, limits: Vec<(InstanceId, u32)>) -> Result<(), Error> {
-        self.set_limits(limits, false).await
+    /// Says how many interfaces an instance may have, also if it has more.
+    pub async fn limit(&self, instance: InstanceId, limit: u32) -> Result<(), Error> {
+        self.set_limit(instance, limit, false).await
     }
 
-    async fn set_limits(&self, limits: Vec<(InstanceId, u32)>, must_fit: bool) -> Result<(), Error> {
-        let one = |(instance, limit): (InstanceId, u32)| proto::InterfaceLimit {
-            instance_id: instance.to_string(),
-            interface_limit: i32::try_from(limit).unwrap_or(i32::MAX),
-        };
-        let request = proto::SetInterfaceLimitsRequest { limits: limits.into_iter().map(one).collect(), must_fit };
+    async fn set_limit(&self, instance: InstanceId, limit: u32, must_fit: bool) -> Result<(), Error> {
+        let limit = proto::InterfaceLimit { instance_id: instance.to_string(), interface_limit: i32::try_from(limit).unwrap_or(i32::MAX) };
+        let request = proto::SetInterfaceLimitsRequest { limits: vec![limit], must_fit };
         self.client().set_interface_limits(request).await.map_err(|status| self.peer.error(status))?;
         Ok(())
     }

@@ -114,13 +114,12 @@ pub fn interface_limit(kind: &Kind) -> u32 {
     instance_type::find(&kind.name).map_or(0, |known| known.network.max_interfaces)
 }
 
-/// The limit that network has to know before a change is decided, and only if it is another than now.
+/// The limit that network has to know before a change is decided; none if it stays, or if the change is refused for another
+/// reason than that limit: on what is attached network has the last word.
 pub fn limit_before(it: &Instance, change: &Change) -> Option<u32> {
-    match (change, modify(it, change)) {
-        (Change::Kind(kind), Ok(Decision::Change(_))) => Some(interface_limit(kind)).filter(|limit| *limit != interface_limit(&it.kind)),
-        // What is refused, or is so already, is for the decision to say.
-        _ => None,
-    }
+    let Change::Kind(kind) = change else { return None };
+    let possible = check_state(it, change).is_ok() && kind.architecture == it.kind.architecture;
+    Some(interface_limit(kind)).filter(|limit| possible && *limit != interface_limit(&it.kind))
 }
 
 fn set_kind(next: &mut Instance, kind: &Kind) -> Result<(), InstanceError> {

@@ -10,7 +10,7 @@ use gureum_compute_domain::{
     modify::{self, Change},
     user_data::UserData,
 };
-use gureum_model::{Filterable, Filters, PageRequest, Refusal, Timestamp, id::InstanceId, refusal::Violations};
+use gureum_model::{Filterable, Filters, PageRequest, Refusal, RefusalKind, Timestamp, id::InstanceId, refusal::Violations};
 use gureum_proto::{Mutation, compute::v1 as proto, network::v1 as network};
 use gureum_service::{Error, mutate, scope, wire};
 use gureum_store::{Listed, Record, token::fingerprint};
@@ -117,15 +117,18 @@ fn on_architecture(facts: KindFacts, architecture: &str) -> gureum_compute_domai
 }
 
 /// Changes the type. Network is asked first, for its limit of interfaces: only network knows what is being attached, and from then on
-/// nobody attaches more than the new type allows. Whatever comes of the call, the loop of interfaces makes the limit that of
-/// the type on record.
+/// nobody attaches more than the new type allows. Whatever comes of the call, network tells of the new limit, and the loop of
+/// interfaces makes it that of the type on record.
 async fn modify_kind(
     core: &Arc<Core>,
     request: &proto::ModifyInstanceAttributeRequest,
     id: InstanceId,
     name: String,
 ) -> Result<proto::ModifyInstanceAttributeResponse, Error> {
-    let under_way = core.resizing.begin(InstanceRow::list_key(&scope(), id), core.interfaces.clone());
+    // Until the decision is on the writer's queue: behind it there the loop reads which type it came to.
+    let _turn = core.limiting.take(&scope(), &id.to_string()).await;
+    // What was detached before this call was made is not in its way.
+    core.network_followed.catch_up().await?;
     let limit = {
         let state = core.read();
         let it = get(&state, &scope(), id, core.clock.now())?;
@@ -134,9 +137,16 @@ async fn modify_kind(
     if let Some(limit) = limit.filter(|_| !request.dry_run) {
         core.network.fit(id, limit).await?;
     }
+    let dry_run = request.dry_run;
     modify_with(core, request, id, move |it| {
-        let _until_decided = under_way;
-        modify::modify(it, &Change::Kind(kind(it, &name)?)).map_err(Refusal::from)
+        let change = Change::Kind(kind(it, &name)?);
+        // It may have stopped, or its type may have been changed, since network was asked.
+        let unasked = modify::limit_before(it, &change).is_some_and(|needed| limit != Some(needed));
+        if unasked && !dry_run {
+            let words = format!("the instance '{id}' changed while its type was about to be changed; try again");
+            return Err(Refusal::new(RefusalKind::Unavailable, "ServiceUnavailable", words));
+        }
+        modify::modify(it, &change).map_err(Refusal::from)
     })
     .await
 }

@@ -207,39 +207,47 @@ impl Interfaces {
         };
         let (moving, releasing) = (seen.moving.clone(), seen.releasing.clone());
         let (places, scope_of, of) = (core.places.clone(), scope.clone(), ids.to_vec());
-        let resizing = core.resizing.clone();
         let written = core.commit(move |tx| {
-            let mut limits = Vec::new();
+            let mut limited = Vec::new();
             for id in of {
-                let key = InstanceRow::list_key(&scope_of, id);
-                let Some(row) = tx.instances.get(&key).cloned() else { continue };
+                let Some(row) = tx.instances.get(&InstanceRow::list_key(&scope_of, id)).cloned() else { continue };
                 if let Decision::Change(next) = modify::interfaces(&row, seen.of(id)) {
                     put_instance(tx, &places, *next, "");
                 }
-                // Read here, after every decision that has been made: a change of type that is still under way
-                // wakes this loop again when it is decided.
-                if seen.has_other_limit(&row) && is_alive(&row) && !resizing.contains(&key) {
-                    limits.push((id, modify::interface_limit(&row.kind)));
+                if seen.has_other_limit(&row) && is_alive(&row) {
+                    limited.push(id);
                 }
             }
-            limits
+            limited
         });
-        let limits = match written.await {
-            Ok(limits) => limits,
+        let limited = match written.await {
+            Ok(limited) => limited,
             Err(error) => return Outcome::Retry { reason: error.to_string() },
         };
         core.network_followed.applied(applying);
-        let limited: Vec<InstanceId> = limits.iter().map(|(id, _)| *id).collect();
-        if !limits.is_empty()
-            && let Err(error) = core.in_scope(scope, core.network.limit(limits)).await
-        {
-            return self.away(scope, limited.into_iter(), "SetInterfaceLimits", &error);
+        for id in limited {
+            if let Err(error) = self.limit(scope, id).await {
+                return self.away(scope, std::iter::once(id), "SetInterfaceLimits", &error);
+            }
         }
         let plugged = self.settle(scope, moving).await;
         let let_go = self.settle_addresses(scope, ids, releasing).await;
         match (plugged, let_go) {
             (Outcome::Settled, other) | (other, Outcome::Settled) => other,
             (retry @ Outcome::Retry { .. }, _) | (_, retry) => retry,
+        }
+    }
+
+    /// Tells network how many interfaces an instance may have, by the type on record: no call is about to change that
+    /// meanwhile, and what one has just decided is read.
+    async fn limit(&self, scope: &Scope, id: InstanceId) -> Result<(), Error> {
+        let core = &self.0;
+        let _turn = core.limiting.take(scope, &id.to_string()).await;
+        let key = InstanceRow::list_key(scope, id);
+        let limit = core.commit(move |tx| tx.instances.get(&key).map(|row| modify::interface_limit(&row.kind))).await?;
+        match limit {
+            Some(limit) => core.in_scope(scope, core.network.limit(id, limit)).await,
+            None => Ok(()),
         }
     }
 

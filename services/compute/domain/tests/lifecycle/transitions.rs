@@ -78,6 +78,7 @@ fn an_instance_has_no_more_interfaces_than_its_type_allows() {
     // Network hears of a limit only if it is another, and only of a change that can be.
     let before = |it: &Instance, name: &str| modify::limit_before(it, &Change::Kind(kind_named(name)));
     assert_eq!((before(&with("t3.micro", 1), "t3.medium"), before(&with("t3.medium", 2), "t3.micro")), (Some(3), Some(2)));
+    assert_eq!(before(&with("t3.medium", 3), "t3.micro"), Some(2), "network says whether they fit: it may know of a detachment already");
     assert_eq!((before(&with("t3.micro", 1), "t3.nano"), before(&running(), "t3.medium")), (None, None));
 }
 

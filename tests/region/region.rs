@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use gureum_model::clock::VIRTUAL_START;
 use gureum_proto::{
     common::v1::Filter,
     compute::v1::{DescribeImagesRequest, LaunchSpec, compute_service_client::ComputeServiceClient},
@@ -37,11 +38,13 @@ pub struct Shape {
     pub quick_boots: bool,
     /// No other test runs beside.
     pub alone: bool,
+    /// Time is virtual, and all ids come from this.
+    pub seed: Option<u64>,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { zones: &["a", "b", "c"], vcpus: 64, lease_ms: 10_000, quick_boots: false, alone: false }
+        Self { zones: &["a", "b", "c"], vcpus: 64, lease_ms: 10_000, quick_boots: false, alone: false, seed: None }
     }
 }
 
@@ -65,9 +68,13 @@ fn started(shape: &Shape, more: &dyn Fn(&str) -> Vec<String>) -> Deployment {
     static DOORS: AtomicU8 = AtomicU8::new(1);
     let door = format!("settings.door=127.251.{}.1:0", DOORS.fetch_add(1, Ordering::Relaxed));
     let mut region = if shape.alone { Deployment::alone() } else { Deployment::new() };
+    let clock = shape.seed.map(virtual_time).into_iter().flatten().collect::<Vec<_>>();
+    // Virtual time is moved in the nodes too.
+    let moved: Vec<String> = shape.zones.iter().filter(|_| shape.seed.is_some()).map(|zone| format!("node-{zone}")).collect();
     let mut start = |name: &str, kind: &'static str, peers: &[&str], settings: &[&str]| {
         let more = more(name);
-        region.start(name, kind, peers, &[settings, &more.iter().map(String::as_str).collect::<Vec<_>>()].concat());
+        let more: Vec<&str> = more.iter().chain(&clock).map(String::as_str).collect();
+        region.start(name, kind, peers, &[settings, &more].concat());
     };
     start("security", "security", &[], &[]);
     // A slice of the loopback range of this test's own.
@@ -86,10 +93,16 @@ fn started(shape: &Shape, more: &dyn Fn(&str) -> Vec<String>) -> Deployment {
         }
         start(&name, "node", &["compute"], &settings.iter().map(String::as_str).collect::<Vec<_>>());
     }
-    start("gateway", "gateway", &["security", "network", "compute"], &[&door]);
+    let peers: Vec<&str> = ["security", "network", "compute"].into_iter().chain(moved.iter().map(String::as_str)).collect();
+    start("gateway", "gateway", &peers, &[&door]);
     // Whoever is killed is missed by those who watch it.
     region.expect_complaint("registered");
     region
+}
+
+/// Settings of a service whose time is virtual and whose ids are made from a seed.
+pub fn virtual_time(seed: u64) -> [String; 2] {
+    [format!("seed={seed}"), format!("clock.setting={{ virtual = {{ start = {} }} }}", VIRTUAL_START.as_micros())]
 }
 
 /// 1 to 20 ms.

@@ -187,6 +187,16 @@ impl IdSource {
         Self(Mutex::new(StdRng::seed_from_u64(seed)))
     }
 
+    /// As [`IdSource::seeded`], for one of several who share a seed: each has ids of its own.
+    pub fn seeded_for(seed: u64, name: &str) -> Self {
+        // FNV-1a: what matters is that it never changes and that names differ.
+        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&seed.to_le_bytes());
+        bytes[8..16].copy_from_slice(&hash.to_le_bytes());
+        Self(Mutex::new(StdRng::from_seed(bytes)))
+    }
+
     /// The next id.
     pub fn next<I: ResourceId>(&self) -> I {
         I::from_number(self.next_number())
@@ -238,5 +248,8 @@ mod tests {
     fn a_seed_repeats() {
         let (one, two) = (IdSource::seeded(7), IdSource::seeded(7));
         assert_eq!(one.next::<VpcId>(), two.next::<VpcId>());
+        let [network, again, compute, other] = [(7, "network"), (7, "network"), (7, "compute"), (8, "network")]
+            .map(|(seed, name)| IdSource::seeded_for(seed, name).next::<VpcId>());
+        assert!(network == again && network != compute && network != other);
     }
 }

@@ -7,6 +7,9 @@ use std::sync::{
 
 type IdleCheck = Box<dyn Fn() -> bool + Send + Sync>;
 
+/// Answers how far others' outboxes are followed, by their names.
+type Followed = Box<dyn Fn() -> Vec<(String, u64)> + Send + Sync>;
+
 /// Counts a service's calls and asks its reconcile loops. Clones count together.
 #[derive(Clone, Default)]
 pub struct Activity(Arc<Inner>);
@@ -16,6 +19,7 @@ struct Inner {
     begun: AtomicU64,
     ended: AtomicU64,
     loops: Mutex<Vec<IdleCheck>>,
+    followed: Mutex<Vec<Followed>>,
 }
 
 impl Activity {
@@ -30,6 +34,16 @@ impl Activity {
         self.loops().push(Box::new(is_idle));
     }
 
+    /// Asks `followed` too how far others are followed. What it has answered must be applied, or show as work, by then.
+    pub fn add_followed(&self, followed: impl Fn() -> Vec<(String, u64)> + Send + Sync + 'static) {
+        self.followers().push(Box::new(followed));
+    }
+
+    /// How far others are followed, by their names.
+    pub fn followed(&self) -> Vec<(String, u64)> {
+        self.followers().iter().flat_map(|followed| followed()).collect()
+    }
+
     /// Whether nothing is under way.
     pub fn is_idle(&self) -> bool {
         self.0.begun.load(Ordering::SeqCst) == self.0.ended.load(Ordering::SeqCst) && self.loops().iter().all(|is_idle| is_idle())
@@ -38,6 +52,11 @@ impl Activity {
     /// Grows whenever work begins.
     pub fn count(&self) -> u64 {
         self.0.begun.load(Ordering::SeqCst)
+    }
+
+    fn followers(&self) -> std::sync::MutexGuard<'_, Vec<Followed>> {
+        // As for the loops.
+        self.0.followed.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn loops(&self) -> std::sync::MutexGuard<'_, Vec<IdleCheck>> {

@@ -14,6 +14,7 @@ use crate::{Clock, Error, activity::Activity, wire};
 pub struct ClockApi {
     pub clock: Clock,
     pub activity: Activity,
+    pub known_as: String,
     pub sequence: watch::Receiver<u64>,
 }
 
@@ -22,7 +23,11 @@ impl ClockPeerService for ClockApi {
     async fn get_state(&self, _request: Request<GetStateRequest>) -> Result<Response<GetStateResponse>, Status> {
         // Counted before asked: work that begins in between shows in the next look.
         let activity = self.activity.count();
+        // As are places that others are followed to: what is applied after this shows in the count or as work.
+        let followed = self.activity.followed().into_iter().collect();
         Ok(Response::new(GetStateResponse {
+            name: self.known_as.clone(),
+            followed,
             now: Some(wire::timestamp(self.clock.now())),
             next_timer: self.clock.earliest_timer().map(wire::timestamp),
             idle: self.activity.is_idle(),

@@ -80,6 +80,11 @@ pub struct ServiceConfig<S = NoSettings> {
     /// How the region's time passes; the same in every service of a region.
     #[serde(default)]
     pub clock: ClockConfig,
+    /// What the ids of a region are made from that begins anew, the same in every service: with virtual time, the same calls
+    /// in the same order then come to the same ids. Such ids can be foreseen, and a service that is started again
+    /// on its directory makes random ones. Default: all ids are random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
     /// Logs and traces.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
@@ -395,7 +400,7 @@ impl<S: Settings> ServiceConfig<S> {
 }
 
 /// Fields without a level above them; other variables that begin with GUREUM_ are someone else's.
-const TOP_LEVEL: [&str; 4] = ["listen", "drain_timeout_ms", "max_message_bytes", "faults"];
+const TOP_LEVEL: [&str; 5] = ["listen", "seed", "drain_timeout_ms", "max_message_bytes", "faults"];
 
 fn set(table: &mut toml::Table, key: &str, value: &str, faults: &mut Vec<String>) {
     // A value that is no TOML is text: paths and addresses need no quotes.

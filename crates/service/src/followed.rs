@@ -81,10 +81,28 @@ impl Followed {
         self.progress().open.keys().cloned().collect()
     }
 
+    /// How far the peer was followed, with its name.
+    pub fn place(&self) -> (String, u64) {
+        (self.0.peer.to_owned(), self.progress().reached)
+    }
+
     /// Notes that everything up to here was read and opened.
     pub fn reached(&self, sequence: u64) {
         let mut progress = self.progress();
         progress.reached = sequence.max(progress.reached);
+        drop(progress);
+        self.0.changed.send_replace(());
+    }
+
+    /// Notes that a snapshot was read and opened. A peer whose store was put back to an earlier state begins again with lower
+    /// sequences: what was reached before is of a past that there no longer is.
+    pub fn began(&self, sequence: u64) {
+        let mut progress = self.progress();
+        progress.reached = sequence;
+        for open in progress.open.values_mut() {
+            // Whoever waits for one of them waits for a sequence that may come again.
+            *open = Open { from: open.from.min(sequence), to: open.to.min(sequence) };
+        }
         drop(progress);
         self.0.changed.send_replace(());
     }
@@ -182,6 +200,22 @@ mod tests {
         assert!(followed.is_open(&mine), "the peer told more meanwhile");
         assert!(!followed.is_behind(&scope, 8) && followed.is_behind(&scope, 9));
         assert_eq!(reader.await.map_err(|error| error.to_string()), Ok(Ok(())), "another scope's row is no matter");
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_was_put_back_is_followed_from_where_it_is() {
+        let followed = Followed::new("network");
+        let mine = key("000000000000/us-east-1");
+        followed.reached(90);
+        followed.open([&mine], 90);
+        followed.began(40);
+        let scope = Scope::default();
+        assert!(followed.is_behind(&scope, 41), "an event 41 that is yet to come is not the one of before");
+        assert!(followed.is_behind(&scope, 40), "the row is not as the snapshot told");
+        followed.applied(followed.begin([&mine]));
+        assert!(!followed.is_behind(&scope, 40));
+        followed.reached(41);
+        assert!(!followed.is_behind(&scope, 41));
     }
 
     #[tokio::test]

@@ -130,6 +130,11 @@ impl Learned {
         self.lock().raise_all(answered);
     }
 
+    /// A service is here, wherever it was before: its store may have been put back to an earlier state.
+    pub fn begin_at(&self, service: &str, sequence: u64) {
+        self.lock().0.insert(service.to_owned(), sequence);
+    }
+
     pub fn all(&self) -> Sequences {
         self.lock().clone()
     }

@@ -81,9 +81,15 @@ pub enum StartError {
 /// A service that is about to be served: its store, its clock, its peers, its background work.
 pub struct Service<T: Tables> {
     pub name: &'static str,
+    /// Who it is to those who follow its outbox: its name, unless there are several of the kind.
+    pub known_as: String,
     pub store: Store<T>,
     pub clock: Clock,
+    /// Makes the ids of resources. Ask it only on behalf of a caller, in the order of the calls: with a seed, a loop that
+    /// drew from it would shift everyone's ids by when it happens to run.
     pub ids: Arc<IdSource>,
+    /// Makes what tells calls apart: their ids, their places in traces. Always random.
+    pub call_ids: Arc<IdSource>,
     /// Cancelled when the service is told to stop.
     pub shutdown: CancellationToken,
     /// Where background work runs; it is waited for at the end.
@@ -111,13 +117,16 @@ impl<T: Tables> Service<T> {
             Some(directory) => Store::open(FaultyEngine { engine: DurableEngine::open(&directory)?, faults: own }, options),
             None => Store::open(FaultyEngine { engine: MemoryEngine, faults: own }, options),
         };
-        let store = tokio::task::spawn_blocking(open).await.map_err(|_| StartError::StoreThread)??;
+        let store: Store<T> = tokio::task::spawn_blocking(open).await.map_err(|_| StartError::StoreThread)??;
         let store = store.guarded(context::may_change);
+        let ids = ids(name, config.seed, store.read().revision());
         Ok(Self {
             name,
+            known_as: name.to_owned(),
             store,
             clock,
-            ids: Arc::new(IdSource::random()),
+            ids: Arc::new(ids),
+            call_ids: Arc::new(IdSource::random()),
             shutdown,
             tasks: TaskTracker::new(),
             metrics: Registry::default(),
@@ -165,7 +174,7 @@ impl<T: Tables> Service<T> {
         let store = self.store.clone();
         let committed = Arc::new(move || store.read().sequence());
         let drain = Arc::new(self.shutdown.clone());
-        ContextLayer { service: self.name, ids: self.ids.clone(), metrics, activity: self.activity.clone(), committed, drain }
+        ContextLayer { service: self.name, ids: self.call_ids.clone(), metrics, activity: self.activity.clone(), committed, drain }
     }
 
     /// Runs a reconcile loop until the service stops, and answers what wakes it.
@@ -196,7 +205,7 @@ impl<T: Tables> Service<T> {
         let server = Serving {
             name: self.name,
             context: self.context_layer(calls),
-            clock: ClockApi { clock: self.clock, activity: self.activity, sequence: store.sequence() },
+            clock: ClockApi { clock: self.clock, activity: self.activity, known_as: self.known_as, sequence: store.sequence() },
             shutdown: self.shutdown,
             tasks: self.tasks,
             metrics: Arc::new(self.metrics),
@@ -206,6 +215,16 @@ impl<T: Tables> Service<T> {
         };
         let stopped = Box::pin(async move { store.stopped().await });
         server.run(routes, stopped, ready).await
+    }
+}
+
+/// Where the ids of a service's resources come from. Only a store in which nothing has ever been committed follows the
+/// seed: whoever has made ids before, and were it in a life of which its directory was put back to an earlier state,
+/// must never make one of them again, and its peers may still know them.
+fn ids(name: &str, seed: Option<u64>, revision: u64) -> IdSource {
+    match (seed, revision) {
+        (Some(seed), 0) => IdSource::seeded_for(seed, name),
+        (Some(_), _) | (None, _) => IdSource::random(),
     }
 }
 
@@ -330,4 +349,23 @@ pub fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     std::fs::set_permissions(&private, std::fs::Permissions::from_mode(0o600))?;
     std::fs::rename(&private, path)?;
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use gureum_model::id::InstanceId;
+
+    use super::ids;
+
+    #[test]
+    fn no_service_makes_an_id_that_another_makes_or_that_it_made_before() {
+        let first = |name, seed, revision| ids(name, seed, revision).next::<InstanceId>();
+        assert_eq!(first("compute", Some(7), 0), first("compute", Some(7), 0));
+        assert_ne!(first("compute", Some(7), 0), first("network", Some(7), 0));
+        assert_ne!(first("compute", Some(7), 0), first("compute", Some(8), 0));
+        // Started again, twice from the same state of its directory.
+        assert_ne!(first("compute", Some(7), 5), first("compute", Some(7), 0));
+        assert_ne!(first("compute", Some(7), 5), first("compute", Some(7), 5));
+        assert_ne!(first("compute", None, 0), first("compute", None, 0));
+    }
 }

@@ -123,7 +123,9 @@ fn check_place<T: Tables>(state: &State<T>, after: u64) -> Result<(), Refusal> {
         return Err(Refusal::new(RefusalKind::OutOfRange, "SequenceTooOld", text));
     }
     if after > state.sequence() {
-        let text = format!("there is no event {after} yet; the last one is {}", state.sequence());
+        // The watcher has seen more than there is: the store was put back to an earlier state.
+        let latest = state.sequence();
+        let text = format!("there is no event {after} yet; the last one is {latest}: begin again with a snapshot");
         return Err(Refusal::new(RefusalKind::OutOfRange, "SequenceInFuture", text));
     }
     Ok(())
@@ -139,8 +141,7 @@ fn decode<M: WatchMessage>(event: OutboxEvent) -> Result<M, Status> {
 fn metadata<E: EventMessage>(event: &OutboxEvent) -> EventMetadata {
     EventMetadata {
         sequence: event.sequence,
-        // The same for every repeat: derived from what never changes.
-        id: event_id(E::PACKAGE, event.sequence),
+        id: event_id(E::PACKAGE, event),
         r#type: format!("{}.{}", E::PACKAGE, event.kind),
         time: Some(wire::timestamp(event.time)),
         account_id: event.scope.account.to_string(),
@@ -151,8 +152,13 @@ fn metadata<E: EventMessage>(event: &OutboxEvent) -> EventMetadata {
     }
 }
 
-fn event_id(package: &str, sequence: u64) -> String {
-    let number = gureum_store::token::fingerprint(format!("{package}/{sequence}").as_bytes());
+/// The same for every repeat: derived from what never changes. Of all that the event is, because a store that was put
+/// back to an earlier state gives the same sequence to another event.
+fn event_id(package: &str, event: &OutboxEvent) -> String {
+    let OutboxEvent { sequence, time, kind, scope, resource_id, .. } = event;
+    let mut whole = format!("{package}/{sequence}/{}/{kind}/{scope}/{resource_id}/", time.as_micros()).into_bytes();
+    whole.extend_from_slice(&event.payload);
+    let number = gureum_store::token::fingerprint(&whole);
     gureum_model::id::EventId::from_number(number).to_string()
 }
 

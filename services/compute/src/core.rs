@@ -35,6 +35,8 @@ const STEP_DEADLINE: Duration = Duration::from_secs(10);
 pub struct Core {
     pub store: Store<Schema>,
     pub ids: Arc<IdSource>,
+    /// Tells the calls of loops apart.
+    pub call_ids: Arc<IdSource>,
     pub clock: Clock,
     pub settings: Settings,
     pub places: Places,
@@ -54,6 +56,9 @@ pub struct Core {
     pub interfaces: Waker<String>,
     /// Instances that the loop of interfaces looks at again when their records change.
     pub awaited: Awaited,
+    /// Who tells network how many interfaces an instance may have, one after another, by its key: a call that changes its
+    /// type, until that is decided, or the loop of interfaces.
+    pub limiting: Turns,
     /// How far network is followed: what shows its data waits for it.
     pub network_followed: Followed,
     pub turns: Turns,
@@ -74,7 +79,7 @@ impl Core {
 
     /// Does work of a loop in a scope, with a deadline of its own.
     pub async fn in_scope<F: Future>(&self, scope: &Scope, work: F) -> F::Output {
-        gureum_service::context::with(RequestContext::background(scope.clone(), &self.ids, STEP_DEADLINE), work).await
+        gureum_service::context::with(RequestContext::background(scope.clone(), &self.call_ids, STEP_DEADLINE), work).await
     }
 
     /// Has everything looked at that a node has and that is not settled.
@@ -124,8 +129,8 @@ impl Awaited {
     }
 }
 
-/// Lets calls with the same client token go one after another: a repeat waits for the first, and
-/// finds its answer.
+/// Lets what has the same name go one after another: a repeat of a call waits for the first with its client token, and finds
+/// its answer.
 #[derive(Default)]
 pub struct Turns(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
 

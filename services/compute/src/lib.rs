@@ -43,6 +43,7 @@ mod store;
 use std::sync::Arc;
 
 use gureum_compute_domain::node::NodeState;
+use gureum_model::id::NodeId;
 use gureum_proto::compute::v1::{compute_peer_service_server::ComputePeerServiceServer, compute_service_server::ComputeServiceServer};
 use gureum_service::{CancellationToken, Followed, Ready, Running, Service, ServiceConfig, StartError, reconcile::Waker};
 use tonic::service::Routes;
@@ -68,6 +69,7 @@ async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationT
     let core = Arc::new(Core {
         store: service.store.clone(),
         ids: service.ids.clone(),
+        call_ids: service.call_ids.clone(),
         clock: service.clock.clone(),
         settings: config.settings.clone(),
         places: Places::rebuild(&service.store.read()),
@@ -82,6 +84,7 @@ async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationT
         due: Waker::default(),
         interfaces: Waker::default(),
         awaited: core::Awaited::default(),
+        limiting: core::Turns::default(),
         network_followed: Followed::new("network"),
         turns: core::Turns::default(),
         in_flight: core::InFlight::default(),
@@ -102,6 +105,14 @@ fn start_loops(service: &Service<Schema>, core: &Arc<Core>) {
     // The store alone: the core knows the activity, and the two would keep each other alive.
     let (idle, store) = (seen.clone(), core.store.clone());
     service.activity.add_loop(move || idle.is_idle(&store));
+    let (network, store) = (core.network_followed.clone(), core.store.clone());
+    service.activity.add_followed(move || {
+        let state = store.read();
+        // One that is not up is not waited for: it may never say anything again.
+        let is_up = |node: NodeId| state.nodes.get(&node.to_string()).is_some_and(|row| matches!(row.state, NodeState::Up { .. }));
+        let nodes = state.node_cursors.iter().filter(|cursor| is_up(cursor.node));
+        nodes.map(|cursor| (cursor.node.to_string(), cursor.sequence)).chain([network.place()]).collect()
+    });
     service.spawn(wake::follow(core.clone(), seen));
     service.run_reconciler(Arc::new(Instances::new(core.clone())), core.instances.clone());
     service.run_reconciler(Arc::new(Launches(core.clone())), core.launches.clone());

@@ -3,13 +3,14 @@
 //! Every call is in the scope of the current context. All are idempotent by ids that compute made before.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Mutex, MutexGuard},
 };
 
 use gureum_compute_domain::{
     instance::{Elastic, Group, Instance, Interface, PublicAddress},
     launch::{InterfaceSource, Wanted},
+    modify,
 };
 use gureum_model::{
     IdError, Refusal, Region,
@@ -65,6 +66,8 @@ pub struct Seen {
     pub moving: BTreeMap<InstanceId, Vec<AttachmentId>>,
     /// Public addresses that instances have lost and have yet to let go of.
     pub releasing: BTreeMap<InstanceId, Vec<proto::ReleasingAddress>>,
+    /// How many interfaces instances may have, as network knows it of each of their interfaces.
+    pub limits: BTreeMap<InstanceId, BTreeSet<u32>>,
 }
 
 /// What an instance's node has done about addresses that the instance has lost.
@@ -80,6 +83,12 @@ impl Seen {
     /// An instance's interfaces; none at all are an answer too.
     pub fn of(&self, instance: InstanceId) -> Vec<Interface> {
         self.interfaces.get(&instance).cloned().unwrap_or_default()
+    }
+
+    /// Whether network knows another limit of an instance's interfaces than its type has.
+    pub fn has_other_limit(&self, it: &Instance) -> bool {
+        let limit = modify::interface_limit(&it.kind);
+        self.limits.get(&it.id).is_some_and(|known| known.iter().any(|known| *known != limit))
     }
 }
 
@@ -208,6 +217,24 @@ impl Network {
         Ok(())
     }
 
+    /// Says how many interfaces an instance may have, which is about to be of another type. Network has the last
+    /// word on whether those that it has fit.
+    pub async fn fit(&self, instance: InstanceId, limit: u32) -> Result<(), Error> {
+        self.set_limit(instance, limit, true).await
+    }
+
+    /// Says how many interfaces an instance may have, also if it has more.
+    pub async fn limit(&self, instance: InstanceId, limit: u32) -> Result<(), Error> {
+        self.set_limit(instance, limit, false).await
+    }
+
+    async fn set_limit(&self, instance: InstanceId, limit: u32, must_fit: bool) -> Result<(), Error> {
+        let limit = proto::InterfaceLimit { instance_id: instance.to_string(), interface_limit: i32::try_from(limit).unwrap_or(i32::MAX) };
+        let request = proto::SetInterfaceLimitsRequest { limits: vec![limit], must_fit };
+        self.client().set_interface_limits(request).await.map_err(|status| self.peer.error(status))?;
+        Ok(())
+    }
+
     /// Changes an interface: its source/destination check, or its groups (none: as they are).
     pub async fn modify(&self, request: proto::ModifyNetworkInterfaceAttributeRequest) -> Result<(), Error> {
         let mut client = NetworkServiceClient::new(self.peer.channel());
@@ -288,6 +315,7 @@ impl Network {
         if !interface.releasing_addresses.is_empty() {
             seen.releasing.entry(instance).or_default().extend(interface.releasing_addresses);
         }
+        seen.limits.entry(instance).or_default().insert(u32::try_from(attachment.interface_limit).unwrap_or_default());
         match attachment.state() {
             proto::AttachmentState::Attaching => seen.moving.entry(instance).or_default().push(attachment_id),
             proto::AttachmentState::Detaching => {
@@ -402,9 +430,14 @@ fn instance_interfaces<'a>(
             device_index: i32::try_from(recorded.device_index).unwrap_or(i32::MAX),
             source: Some(source),
             delete_on_termination: recorded.delete_on_termination,
-            interface_limit: 0,
+            interface_limit: limit_of(it),
         }
     })
+}
+
+/// Interfaces that an instance may have, as network takes it. No type allows more than the 64 of the contract.
+fn limit_of(it: &Instance) -> i32 {
+    i32::try_from(modify::interface_limit(&it.kind)).unwrap_or(i32::MAX)
 }
 
 fn public(association: proto::NetworkInterfaceAssociation) -> Result<PublicAddress, IdError> {

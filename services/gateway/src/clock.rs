@@ -90,6 +90,7 @@ impl ClockApi {
     }
 
     async fn look(&self) -> Result<Look, Error> {
+        let mut states = Vec::with_capacity(self.services.len());
         let mut look = Look { idle: true, activity: Vec::new(), followed: true, next_timer: self.clock.earliest_timer() };
         for peer in &self.services {
             let state = self.ask(peer).await?;
@@ -99,7 +100,9 @@ impl ClockApi {
             look.activity.push(state.activity);
             let cursor = self.store.read().cursors.get(peer.name()).map(|cursor| cursor.sequence);
             look.followed &= cursor.is_none_or(|cursor| cursor >= state.sequence);
+            states.push(state);
         }
+        look.followed &= follow_each_other(&states);
         look.activity.push(self.store.read().sequence());
         Ok(look)
     }
@@ -124,6 +127,15 @@ impl ClockApi {
     }
 }
 
+/// Whether whoever follows another has heard all that it told: what is on its way is work as well, and no service's own.
+fn follow_each_other(states: &[GetStateResponse]) -> bool {
+    let told = |state: &GetStateResponse| {
+        let heard = states.iter().filter_map(|other| other.followed.get(&state.name));
+        heard.into_iter().all(|heard| *heard >= state.sequence)
+    };
+    states.iter().all(told)
+}
+
 #[tonic::async_trait]
 impl ClockService for ClockApi {
     async fn get_clock(&self, _request: Request<GetClockRequest>) -> Result<Response<GetClockResponse>, Status> {
@@ -139,5 +151,24 @@ impl ClockService for ClockApi {
         let by = by.ok_or_else(|| Error::from(Refusal::invalid("by", format!("expected 0 to {} seconds", LONGEST.as_secs()))))?;
         let (now, steps) = self.advance(by).await?;
         Ok(Response::new(AdvanceClockResponse { now: Some(wire::timestamp(now)), steps }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_not_quiet_while_something_is_on_its_way() {
+        let state = |name: &str, sequence, followed: &[(&str, u64)]| GetStateResponse {
+            name: name.into(),
+            sequence,
+            followed: followed.iter().map(|(name, sequence)| ((*name).to_owned(), *sequence)).collect(),
+            ..Default::default()
+        };
+        let compute = state("compute", 90, &[("network", 7), ("node-1", 5)]);
+        assert!(follow_each_other(&[state("network", 7, &[]), compute.clone(), state("node-1", 5, &[]), state("node-2", 3, &[])]));
+        assert!(!follow_each_other(&[state("network", 8, &[]), compute.clone(), state("node-1", 5, &[])]));
+        assert!(!follow_each_other(&[state("network", 7, &[]), compute, state("node-1", 6, &[])]));
     }
 }

@@ -54,6 +54,12 @@ impl Door {
         Self { settings, limits, routes, network, born: Mutex::default(), answered: Learned::default(), log }
     }
 
+    /// A service is here, wherever it was before. Also what network was seen to have made may be gone: it is asked again.
+    pub fn begin_at(&self, service: &str, sequence: u64) {
+        self.answered.begin_at(service, sequence);
+        self.born().clear();
+    }
+
     /// How far each service has committed, as far as is known here: what the next answers must show.
     fn committed(&self) -> Sequences {
         let mut committed = self.answered.all();

@@ -68,7 +68,6 @@ async fn open_and_serve(
     let mut service = Service::<Schema>::open("gateway", &config, shutdown).await?;
     let (security, network, compute) = (service.peer("security")?, service.peer("network")?, service.peer("compute")?);
     let log = Log::new(service.store.clone());
-    follow_all(&service, &security, &network, &compute)?;
     service.spawn(log.clone().announce());
     let deliveries = Deliveries::new(service.store.clone(), settings.webhooks.clone())
         .map_err(|error| StartError::Setting { name: "webhooks", reason: format!("the system's certificates cannot be read: {error}") })?;
@@ -81,6 +80,7 @@ async fn open_and_serve(
         ("gureum.compute.v1".to_owned(), compute.clone()),
     ]);
     let door = Arc::new(Door::new(settings.clone(), routes, network.clone(), service.store.clone()));
+    follow_all(&service, &door, &security, &network, &compute)?;
     let clock = clock::ClockApi {
         clock: service.clock.clone(),
         setting: config.clock.setting.to_string(),
@@ -166,9 +166,9 @@ async fn follow_health(
 const MAX_STREAMS: u32 = 4_096;
 
 /// Follows every service's outbox into the log.
-fn follow_all(service: &Service<Schema>, security: &Peer, network: &Peer, compute: &Peer) -> Result<(), StartError> {
+fn follow_all(service: &Service<Schema>, door: &Arc<Door>, security: &Peer, network: &Peer, compute: &Peer) -> Result<(), StartError> {
     let describer = Describer::new().map_err(|error| StartError::Setting { name: "descriptors", reason: error.to_string() })?;
-    let source = |name| Source { service: name, store: service.store.clone(), describer: describer.clone() };
+    let source = |name| Source { service: name, store: service.store.clone(), describer: describer.clone(), door: door.clone() };
     let peer = security.clone();
     service.spawn(follow(source("security"), move |after_sequence| {
         let mut client = SecurityPeerServiceClient::new(peer.channel());

@@ -36,6 +36,8 @@ pub const HOLDS_PER_CALL: usize = 1_000;
 pub struct Driver {
     pub store: Store<Schema>,
     pub ids: Arc<IdSource>,
+    /// Tells the calls of loops apart.
+    pub call_ids: Arc<IdSource>,
     pub rules: Arc<Rules>,
     pub security: Peer,
     pub waker: Waker<Key>,

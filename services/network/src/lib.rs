@@ -49,6 +49,7 @@ async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationT
     let driver = Driver {
         store: service.store.clone(),
         ids: service.ids.clone(),
+        call_ids: service.call_ids.clone(),
         rules: Arc::new(rules),
         security: service.peer("security")?,
         waker: Waker::default(),

@@ -69,7 +69,7 @@ impl Reconcile for Loop {
 impl Loop {
     /// Work for a resource of this scope, with a deadline of its own.
     async fn in_scope<F: Future>(&self, scope: &Scope, work: F) -> F::Output {
-        context::with(RequestContext::background(scope.clone(), &self.driver.ids, STEP_DEADLINE), work).await
+        context::with(RequestContext::background(scope.clone(), &self.driver.call_ids, STEP_DEADLINE), work).await
     }
 
     async fn vpcs(&self) -> Result<(), Error> {

@@ -64,7 +64,7 @@ pub fn run(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: 
 async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: Ready) -> Result<(), StartError> {
     config.check()?;
     let settings = &config.settings;
-    let service = Service::<Schema>::open("node", &config, shutdown).await?;
+    let mut service = Service::<Schema>::open("node", &config, shutdown).await?;
     let compute = service.peer("compute")?;
     let driver: Arc<dyn Driver> = match settings.driver {
         DriverSetting::Sim => Arc::new(SimDriver::new(settings.sim_settings(), service.clock.clone())),
@@ -74,6 +74,7 @@ async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationT
         Records::open(service.store.clone(), settings.total(), driver.capabilities().clone(), service.clock.clone(), waker.clone());
     let volatile = config.store.directory.is_none();
     let identity = recovery::identity(&service.store, &settings.name, volatile).await?;
+    service.known_as = identity.id.to_string();
     recovery::recover_all(&records, &*driver).await?;
 
     let converge = Converge { records: records.clone(), driver: driver.clone(), clock: service.clock.clone() };
@@ -87,7 +88,8 @@ async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationT
     let pause = Pause::default();
     let registration = Registration {
         compute,
-        ids: service.ids.clone(),
+        call_ids: service.call_ids.clone(),
+        clock: service.clock.clone(),
         identity,
         zone: settings.zone,
         total: settings.total(),

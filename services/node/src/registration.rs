@@ -13,7 +13,7 @@ use gureum_node_domain::{Demand, driver::DriverKind};
 use gureum_proto::compute::v1::{
     NodeCapacity, NodeHeartbeatRequest, RegisterNodeRequest, compute_peer_service_client::ComputePeerServiceClient,
 };
-use gureum_service::{Peer, RequestContext, clock::monotonic, context, peer::PeerChannel};
+use gureum_service::{Clock, Peer, RequestContext, clock::monotonic, context, peer::PeerChannel, wire};
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
@@ -56,7 +56,9 @@ impl Pause {
 /// The loop and what it tells.
 pub struct Registration {
     pub compute: Peer,
-    pub ids: Arc<IdSource>,
+    pub call_ids: Arc<IdSource>,
+    /// Takes the region's time over, where that is virtual.
+    pub clock: Clock,
     pub identity: Identity,
     pub zone: char,
     pub total: Demand,
@@ -85,7 +87,9 @@ impl Registration {
             let status = match context::with(self.context(), client.register_node(self.registration())).await {
                 Ok(answer) => {
                     tracing::info!(node = %self.identity.id, incarnation = self.identity.incarnation, "registered with compute");
-                    let asked = answer.into_inner().heartbeat_interval.and_then(|interval| Duration::try_from(interval).ok());
+                    let answer = answer.into_inner();
+                    self.take_time(answer.region_time).await;
+                    let asked = answer.heartbeat_interval.and_then(|interval| Duration::try_from(interval).ok());
                     return asked.filter(|asked| !asked.is_zero()).map_or(self.interval, |asked| asked.min(self.interval));
                 }
                 Err(status) => status,
@@ -97,6 +101,18 @@ impl Registration {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_LAST);
+        }
+    }
+
+    /// A node that comes late, or comes back, takes the region's virtual time over: the gateway tells it of the next advance
+    /// alone. Time never goes back, so one that is ahead stays there.
+    async fn take_time(&self, region_time: Option<prost_types::Timestamp>) {
+        let Some(time) = region_time.filter(|_| self.clock.is_virtual()) else { return };
+        let (clock, time) = (self.clock.clone(), wire::from_timestamp(&time));
+        match tokio::task::spawn_blocking(move || clock.advance_to(time)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the region's virtual time cannot be kept; the next AdvanceClock brings it again"),
+            Err(error) => tracing::error!(%error, "taking the region's virtual time over ended early"),
         }
     }
 
@@ -126,7 +142,7 @@ impl Registration {
 
     /// Nodes are of no account; their calls carry the default one.
     fn context(&self) -> RequestContext {
-        RequestContext::background(Scope::default(), &self.ids, CALL_DEADLINE)
+        RequestContext::background(Scope::default(), &self.call_ids, CALL_DEADLINE)
     }
 
     fn registration(&self) -> RegisterNodeRequest {

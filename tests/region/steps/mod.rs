@@ -4,8 +4,11 @@
 //! service that takes the step is started with a fault for it ([`gureum_service::faults`]). Whatever the fault, the
 //! intent must be reached or undone, and when all is taken down again nothing may be left.
 //!
+//! Every call that one service makes to another stands in a table, or says why not ([`complete`]).
+//!
 //! A later service adds its workflows to [`workflows`] and its steps to [`TABLE`].
 
+mod complete;
 mod runner;
 pub mod take_down;
 mod workflows;
@@ -86,6 +89,7 @@ const TABLE: &[Step] = &[
     step(Workflow::MoveAddress, "compute", "network", "DescribeInstanceInterfaces", Told::Reader),
     step(Workflow::TakeAddress, "compute", "network", "SettlePublicAddresses", Told::Instance),
     step(Workflow::ChangeInstanceGroups, "compute", "network", "ModifyNetworkInterfaceAttribute", Told::Call),
+    step(Workflow::ChangeType, "compute", "network", "SetInterfaceLimits", Told::Call),
     step(Workflow::Launch, "node-a", "compute", "RegisterNode", Told::Nobody),
     step(Workflow::Launch, "node-a", "compute", "NodeHeartbeat", Told::Nobody),
     step(Workflow::Log, "gateway", "compute", "gureum.compute.v1.ComputePeerService/WatchAll", Told::Nobody),
@@ -93,6 +97,21 @@ const TABLE: &[Step] = &[
     step(Workflow::Log, "gateway", "security", "gureum.security.v1.SecurityPeerService/WatchAll", Told::Nobody),
     step(Workflow::Tag, "gateway", "network", "gureum.network.v1.NetworkService/CreateTags", Told::Call),
     step(Workflow::Tag, "gateway", "security", "gureum.security.v1.SecurityService/CreateTags", Told::Call),
+    step(Workflow::Untag, "gateway", "network", "gureum.network.v1.NetworkService/DeleteTags", Told::Call),
+    step(Workflow::Untag, "gateway", "security", "gureum.security.v1.SecurityService/DeleteTags", Told::Call),
+    step(Workflow::ListTags, "gateway", "network", "gureum.network.v1.NetworkService/DescribeTags", Told::Call),
+    step(Workflow::ListTags, "gateway", "security", "gureum.security.v1.SecurityService/DescribeTags", Told::Call),
+    step(Workflow::ListTags, "gateway", "compute", "gureum.compute.v1.ComputeService/DescribeTags", Told::Call),
+    step(Workflow::Account, "compute", "network", "EnsureScope", Told::Call),
+];
+
+/// The steps that there are where time is virtual: the services are asked and set one after another.
+const CLOCK_TABLE: &[Step] = &[
+    step(Workflow::Advance, "gateway", "security", "GetState", Told::Call),
+    Step { after: 2, ..step(Workflow::Advance, "gateway", "compute", "GetState", Told::Call) },
+    step(Workflow::Advance, "gateway", "security", "SetTime", Told::Call),
+    Step { after: 1, ..step(Workflow::Advance, "gateway", "network", "SetTime", Told::Call) },
+    Step { after: 3, ..step(Workflow::Advance, "gateway", "node", "SetTime", Told::Call) },
 ];
 
 /// Every commit after which a process may die before anyone learns of it: by whom, and its event.
@@ -125,15 +144,18 @@ const COMMITS: &[(Workflow, &str, &str)] = &[
     (Workflow::AttachVolume, "compute", "VolumeStateChanged"),
     (Workflow::DetachVolume, "compute", "VolumeStateChanged"),
     (Workflow::MoveAddress, "network", "AddressMoved"),
+    (Workflow::ChangeType, "network", "NetworkInterfaceChanged"),
+    (Workflow::ChangeType, "compute", "InstanceChanged"),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_step_failed_once_and_run_twice_reaches_its_intent() {
-    let mut stage = Stage::new();
-    for step in TABLE {
-        stage.failed_once_and_run_twice(step).await;
+    for (mut stage, table) in [(Stage::new(), TABLE), (Stage::with_virtual_time(), CLOCK_TABLE)] {
+        for step in table {
+            stage.failed_once_and_run_twice(step).await;
+        }
+        stage.finish("failed once and run twice", table.len());
     }
-    stage.finish("failed once and run twice", TABLE.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -148,13 +170,19 @@ async fn a_process_that_dies_after_a_step_goes_on_where_it_was() {
         stage.dies_after_commit(*workflow, by, event).await;
     }
     stage.finish("died after", calls.count() + COMMITS.len());
+    let mut stage = Stage::with_virtual_time();
+    for step in CLOCK_TABLE {
+        stage.dies_after_call(step).await;
+    }
+    stage.finish("died after", CLOCK_TABLE.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_step_that_fails_for_good_is_told_by_its_name() {
-    let mut stage = Stage::new();
-    for step in TABLE {
-        stage.fails_for_good(step).await;
+    for (mut stage, table) in [(Stage::new(), TABLE), (Stage::with_virtual_time(), CLOCK_TABLE)] {
+        for step in table {
+            stage.fails_for_good(step).await;
+        }
+        stage.finish("failed for good", table.len());
     }
-    stage.finish("failed for good", TABLE.len());
 }

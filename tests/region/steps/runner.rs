@@ -27,7 +27,16 @@ pub struct Stage {
 
 impl Stage {
     pub fn new() -> Self {
-        let mut region = region_like(&Shape { zones: &["a"], quick_boots: true, ..Shape::default() });
+        Self::with(None)
+    }
+
+    /// As [`Stage::new`], where time passes only when somebody says so.
+    pub fn with_virtual_time() -> Self {
+        Self::with(Some(1))
+    }
+
+    fn with(seed: Option<u64>) -> Self {
+        let mut region = region_like(&Shape { zones: &["a"], quick_boots: true, seed, ..Shape::default() });
         region.expect_complaint("a configured fault strikes");
         Self { region, runs: 0 }
     }

@@ -1,10 +1,11 @@
 //! The workflows whose steps are tried: what each needs, the call that begins it, and how its end looks.
 
 use gureum_proto::{
-    common::v1::Tag,
+    common::v1::{Tag, TagSelector},
     compute::v1::{compute_service_client::ComputeServiceClient, *},
     gateway::v1::{
-        CreateTagsRequest as TagAll, DescribeTagsRequest as AllTags, tagging_service_client::TaggingServiceClient as TaggingClient,
+        AdvanceClockRequest, CreateTagsRequest as TagAll, DeleteTagsRequest as UntagAll, DescribeTagsRequest as AllTags, GetClockRequest,
+        clock_service_client::ClockServiceClient, tagging_service_client::TaggingServiceClient as TaggingClient,
     },
     network::v1::{network_service_client::NetworkServiceClient, *},
     security::v1::{security_service_client::SecurityServiceClient, *},
@@ -47,8 +48,17 @@ pub enum Workflow {
     /// An elastic IP from an instance, which has to let go of it first, to an interface.
     TakeAddress,
     ChangeInstanceGroups,
+    /// A stopped instance becomes one of a type that allows more interfaces.
+    ChangeType,
     /// Two services' resources in one call.
     Tag,
+    Untag,
+    /// The tags of all services' resources.
+    ListTags,
+    /// What an account has, its default VPC among it.
+    Account,
+    /// A minute of virtual time, in every service.
+    Advance,
 }
 
 /// What a workflow works on; what it does not need is empty.
@@ -63,7 +73,14 @@ pub struct Things {
     pub attachment: String,
     pub volume: String,
     pub allocation: String,
+    /// Virtual time before, in seconds.
+    pub time: i64,
 }
+
+/// Allows three interfaces, one more than what is launched.
+const LARGER: &str = "t3.medium";
+
+const MINUTE: i64 = 60;
 
 const CIDR: &str = "10.9.0.0/16";
 
@@ -76,6 +93,10 @@ impl Workflow {
     pub async fn prepare(self, door: &Door) -> Things {
         let mut things = Things::default();
         if self == Self::Birth {
+            return things;
+        }
+        if self == Self::Advance {
+            things.time = time(door).await;
             return things;
         }
         things.image = image(door, LAUNCHABLE).await;
@@ -92,13 +113,16 @@ impl Workflow {
                 ask!(door, ComputeServiceClient, run_instances, launch_request(&things)).unwrap().instances[0].instance_id.clone();
             until_state(door, &things.instance, InstanceState::Running).await;
         }
-        if self == Self::Start {
+        if matches!(self, Self::Start | Self::ChangeType) {
             ask!(door, ComputeServiceClient, stop_instances, stop_request(&things)).unwrap();
             until_state(door, &things.instance, InstanceState::Stopped).await;
         }
         if self.needs_interface() {
             let made = ask!(door, NetworkServiceClient, create_network_interface, interface_request(door, &things).await).unwrap();
             things.interface = made.network_interface.unwrap().network_interface_id;
+        }
+        if matches!(self, Self::Untag | Self::ListTags) {
+            ask!(door, TaggingClient, create_tags, tag_request(&things)).unwrap();
         }
         if self == Self::DetachInterface {
             let attached = ask!(door, NetworkServiceClient, attach_network_interface, attach_request(&things)).unwrap();
@@ -141,7 +165,8 @@ impl Workflow {
             | Self::DetachVolume
             | Self::MoveAddress
             | Self::TakeAddress
-            | Self::ChangeInstanceGroups => true,
+            | Self::ChangeInstanceGroups
+            | Self::ChangeType => true,
             Self::Birth
             | Self::CreateVpc
             | Self::DeleteVpc
@@ -151,7 +176,11 @@ impl Workflow {
             | Self::CreateInterface
             | Self::ChangeGroups
             | Self::DeleteInterface
-            | Self::Tag => false,
+            | Self::Tag
+            | Self::Untag
+            | Self::ListTags
+            | Self::Account
+            | Self::Advance => false,
         }
     }
 
@@ -164,6 +193,8 @@ impl Workflow {
             Self::MoveAddress,
             Self::TakeAddress,
             Self::Tag,
+            Self::Untag,
+            Self::ListTags,
         ];
         its_own.contains(&self)
     }
@@ -244,7 +275,28 @@ impl Workflow {
                 };
                 attempt!(door, ComputeServiceClient, modify_instance_attribute, request).map(drop)
             }
+            Self::ChangeType => {
+                let request = ModifyInstanceAttributeRequest {
+                    instance_id: things.instance.clone(),
+                    client_token: token("type"),
+                    change: Some(modify_instance_attribute_request::Change::InstanceType(LARGER.into())),
+                    ..Default::default()
+                };
+                attempt!(door, ComputeServiceClient, modify_instance_attribute, request).map(drop)
+            }
             Self::Tag => attempt!(door, TaggingClient, create_tags, tag_request(things)).map(drop),
+            Self::Untag => {
+                let TagAll { resource_ids, tags, .. } = tag_request(things);
+                let tags = tags.into_iter().map(|tag| TagSelector { key: tag.key, ..Default::default() }).collect();
+                let request = UntagAll { client_token: token("untag"), resource_ids, tags, ..Default::default() };
+                attempt!(door, TaggingClient, delete_tags, request).map(drop)
+            }
+            Self::ListTags => attempt!(door, TaggingClient, describe_tags, AllTags::default()).map(drop),
+            Self::Account => attempt!(door, ComputeServiceClient, describe_account_attributes, account_request()).map(drop),
+            Self::Advance => {
+                let request = AdvanceClockRequest { by: Some(prost_types::Duration { seconds: MINUTE, nanos: 0 }) };
+                attempt!(door, ClockServiceClient, advance_clock, request).map(drop)
+            }
         }
     }
 
@@ -322,9 +374,25 @@ impl Workflow {
                     only_instance(door, InstanceState::Running).await?.security_groups.into_iter().map(|group| group.group_id).collect();
                 same(("groups", &groups.join(",")), &things.other_group)
             }
-            Self::Tag => {
+            Self::ChangeType => {
+                same(("type", &only_instance(door, InstanceState::Stopped).await?.instance_type), LARGER)?;
+                let limit = only_interface(door).await?.attachment.unwrap_or_default().interface_limit;
+                count("interfaces allowed", usize::try_from(limit).unwrap(), 3)
+            }
+            Self::Tag | Self::Untag | Self::ListTags => {
                 let tags = ask!(door, TaggingClient, describe_tags, AllTags::default()).unwrap().tags;
-                count("tags", tags.iter().filter(|tag| tag.key == "recovered").count(), 2)
+                let wanted = if self == Self::Untag { 0 } else { 2 };
+                count("tags", tags.iter().filter(|tag| tag.key == "recovered").count(), wanted)
+            }
+            Self::Account => {
+                let told = ask!(door, ComputeServiceClient, describe_account_attributes, account_request()).unwrap().account_attributes;
+                let vpcs = ask!(door, NetworkServiceClient, describe_vpcs, DescribeVpcsRequest::default()).unwrap().vpcs;
+                same(("default VPC", &told[0].attribute_values.join(",")), &vpcs[0].vpc_id)
+            }
+            Self::Advance => {
+                // An advance that failed half-way may have been made by a repeat and then once more.
+                let passed = time(door).await - things.time;
+                if passed >= MINUTE { Ok(()) } else { Err(format!("{passed} s have passed")) }
             }
         }
     }
@@ -332,6 +400,15 @@ impl Workflow {
     pub async fn take_down(self, door: &Door, _things: &Things) {
         take_down(door).await;
     }
+}
+
+fn account_request() -> DescribeAccountAttributesRequest {
+    DescribeAccountAttributesRequest { attribute_names: vec!["default-vpc".into()] }
+}
+
+/// Virtual time, as the gateway tells it: never ahead of any service.
+async fn time(door: &Door) -> i64 {
+    ask!(door, ClockServiceClient, get_clock, GetClockRequest {}).unwrap().now.unwrap().seconds
 }
 
 async fn association(door: &Door) -> AddressAssociation {

@@ -60,9 +60,9 @@ pub struct Args {
     /// Calls a second that one account may make in the long run, 1 to 10,000,000; at once it may make twice as many
     #[arg(long, value_name = "CALLS", default_value_t = region::CALLS_PER_SECOND, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     calls_per_second: u32,
-    /// Seed of what the simulated nodes do
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    /// Seed of all ids and of what the simulated nodes do: a new region with virtual time that gets the same calls tells the same story
+    #[arg(long)]
+    seed: Option<u64>,
     /// What is logged to standard error, as tracing filters are written
     #[arg(long, default_value = "warn", env = "GUREUM_LOG")]
     log: String,
@@ -84,7 +84,7 @@ pub async fn run(args: Args, out: &Output) -> Result<(), Failure> {
         node_memory_gib: args.node_memory_gib,
         calls_per_second: args.calls_per_second,
         telemetry,
-        boot_seed: args.seed,
+        seed: args.seed,
     };
     let region = Region::prepare(&plan).map_err(Failure::start)?;
     let shutdown = CancellationToken::new();

@@ -80,7 +80,8 @@ pub struct Plan {
     /// Of one account, in the long run.
     pub calls_per_second: u32,
     pub telemetry: TelemetryConfig,
-    pub boot_seed: u64,
+    /// Of everybody's ids and of what the simulated nodes do; none: ids are random.
+    pub seed: Option<u64>,
 }
 
 /// One service of a region and what it is told.
@@ -268,7 +269,7 @@ impl Builder<'_> {
             zone: letter,
             vcpus: self.plan.node_vcpus,
             memory_mib: u64::from(self.plan.node_memory_gib) * 1024,
-            seed: self.plan.boot_seed,
+            seed: self.plan.seed.unwrap_or_default(),
             ..NodeSettings::default()
         }
     }
@@ -280,6 +281,7 @@ impl Builder<'_> {
             peers: peers.iter().map(|peer| ((*peer).to_owned(), self.socket(peer))).collect::<BTreeMap<_, _>>(),
             tls: None,
             clock: self.clock.clone(),
+            seed: self.plan.seed,
             telemetry: self.plan.telemetry.clone(),
             drain_timeout_ms: 3_000,
             max_message_bytes: 4 << 20,
@@ -307,7 +309,7 @@ mod tests {
             node_memory_gib: 1,
             calls_per_second,
             telemetry: TelemetryConfig::default(),
-            boot_seed: 0,
+            seed: None,
         }
     }
 
@@ -326,6 +328,19 @@ mod tests {
         assert!(told.contains(&format!("the region in {} is run by another process", folder.path().display())), "{told}");
         drop(region);
         assert!(Region::prepare(&plan(folder.path(), 1)).is_ok());
+    }
+
+    #[test]
+    fn every_member_is_told_the_seed_also_one_that_is_a_process_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let seeded = Region::prepare(&Plan { seed: Some(7), ..plan(folder.path(), 1) }).unwrap();
+        for (name, member) in &seeded.members {
+            let told: toml::Table = member.to_toml().unwrap().parse().unwrap();
+            assert_eq!(told.get("seed").and_then(toml::Value::as_integer), Some(7), "{name}");
+        }
+        drop(seeded);
+        let random = Region::prepare(&plan(folder.path(), 1)).unwrap();
+        assert!(random.members.iter().all(|(_, member)| !member.to_toml().unwrap().starts_with("seed")));
     }
 
     #[test]

@@ -587,6 +587,10 @@ pub enum InstanceError {
     Hibernate { id: InstanceId },
     #[error("the instance type '{kind}' has the architecture {actual}, and the image of the instance '{id}' needs {expected}")]
     Architecture { id: InstanceId, kind: String, expected: String, actual: String },
+    #[error(
+        "the instance '{id}' has {count} network interfaces, more than the {limit} that the type {kind} allows; detach some, or choose a larger type"
+    )]
+    TooManyInterfaces { id: InstanceId, kind: String, count: usize, limit: usize },
     #[error("the instance '{id}' has no device '{device}'")]
     NoDevice { id: InstanceId, device: String },
     #[error("{words}")]
@@ -606,6 +610,7 @@ impl From<InstanceError> for Refusal {
                 Self::wrong_state("OperationNotPermitted", text)
             }
             InstanceError::NoCapacity { .. } => Self::new(RefusalKind::Exhausted, "InsufficientInstanceCapacity", text),
+            InstanceError::TooManyInterfaces { .. } => Self::new(RefusalKind::Exhausted, "AttachmentLimitExceeded", text),
             InstanceError::Hibernate { .. } => Self::new(RefusalKind::Unsupported, "UnsupportedOperation", text).of_field("hibernate"),
             InstanceError::Architecture { .. } => Self::invalid("instance_type", text),
             InstanceError::NoDevice { .. } => Self::invalid_as("InvalidInstanceAttributeValue", "block_device_mappings", text),

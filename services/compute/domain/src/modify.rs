@@ -4,6 +4,7 @@ use gureum_model::{Tags, refusal::Violations};
 
 use crate::{
     instance::{CpuCredits, Decision, Instance, InstanceError, InstanceState, Interface, Kind, ShutdownBehavior, StateName},
+    instance_type,
     metadata_options::MetadataOptionsSpec,
     user_data::UserData,
 };
@@ -60,6 +61,7 @@ impl Change {
 /// Applies one change.
 ///
 /// Errors: `IncorrectInstanceState` (terminated; or not stopped where that is needed), `InvalidParameterValue`,
+/// `AttachmentLimitExceeded` (a type that allows fewer interfaces than the instance has),
 /// `InvalidInstanceAttributeValue` (a device that is not there).
 pub fn modify(it: &Instance, change: &Change) -> Result<Decision, InstanceError> {
     check_state(it, change)?;
@@ -95,7 +97,33 @@ fn check_state(it: &Instance, change: &Change) -> Result<(), InstanceError> {
     }
 }
 
+/// Checks that an instance would not have more interfaces than a type allows. Network has the last word: it knows of
+/// those that are being attached.
+///
+/// Errors: `AttachmentLimitExceeded`.
+pub(crate) fn check_interfaces(it: &Instance, kind: &Kind) -> Result<(), InstanceError> {
+    let (count, limit) = (it.interfaces.len(), usize::try_from(interface_limit(kind)).unwrap_or(usize::MAX));
+    if limit > 0 && count > limit {
+        return Err(InstanceError::TooManyInterfaces { id: it.id, kind: kind.name.clone(), count, limit });
+    }
+    Ok(())
+}
+
+/// Interfaces that instances of a type may have; 0 (as many as the region allows) for one that is no longer offered.
+pub fn interface_limit(kind: &Kind) -> u32 {
+    instance_type::find(&kind.name).map_or(0, |known| known.network.max_interfaces)
+}
+
+/// The limit that network has to know before a change is decided; none if it stays, or if the change is refused for another
+/// reason than that limit: on what is attached network has the last word.
+pub fn limit_before(it: &Instance, change: &Change) -> Option<u32> {
+    let Change::Kind(kind) = change else { return None };
+    let possible = check_state(it, change).is_ok() && kind.architecture == it.kind.architecture;
+    Some(interface_limit(kind)).filter(|limit| possible && *limit != interface_limit(&it.kind))
+}
+
 fn set_kind(next: &mut Instance, kind: &Kind) -> Result<(), InstanceError> {
+    check_interfaces(next, kind)?;
     if kind.architecture != next.kind.architecture {
         return Err(InstanceError::Architecture {
             id: next.id,
@@ -176,7 +204,9 @@ fn settle(before: &Instance, mut next: Instance, concerns_node: bool) -> Decisio
         return Decision::Unchanged;
     }
     let at_node = match next.state {
-        InstanceState::Pending { .. } | InstanceState::Running { .. } => true,
+        // Its node is told nothing of this boot before its addresses are there, and then all of it.
+        InstanceState::Pending { addresses_ready, .. } => addresses_ready,
+        InstanceState::Running { .. } => true,
         // The next start tells the node all of it.
         InstanceState::Stopping { .. } | InstanceState::Stopped { .. } => false,
         InstanceState::ShuttingDown { .. } | InstanceState::Terminated { .. } => false,

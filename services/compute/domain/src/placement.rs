@@ -85,19 +85,22 @@ fn larger(one: Capacity, other: Capacity) -> Capacity {
 }
 
 impl Zone {
+    /// Slots stand in the order of their nodes' ids, whoever came first: the same numbers then choose the same nodes.
     fn add(&mut self, slot: Slot) -> usize {
-        self.slots.push(slot);
-        if self.slots.len() > self.leaves {
+        let place = self.slots.partition_point(|known| known.node < slot.node);
+        self.slots.insert(place, slot);
+        if self.slots.len() > self.leaves || place + 1 < self.slots.len() {
             self.leaves = self.slots.len().next_power_of_two();
             self.tree = vec![Capacity::default(); 2 * self.leaves];
-            for place in 0..self.slots.len() - 1 {
-                self.tree[self.leaves + place] = self.slots[place].free();
+            for (leaf, slot) in self.tree[self.leaves..].iter_mut().zip(&self.slots) {
+                *leaf = slot.free();
             }
+            // What `refresh` adds to all that is free.
+            self.tree[self.leaves + place] = Capacity::default();
             for inner in (1..self.leaves).rev() {
                 self.tree[inner] = larger(self.tree[2 * inner], self.tree[2 * inner + 1]);
             }
         }
-        let place = self.slots.len() - 1;
         self.refresh(place);
         place
     }
@@ -182,8 +185,11 @@ impl Placement {
             }
             None => {
                 let slot = Slot { node, total: capacity, used: Capacity::default(), instances: 0, open };
-                let place = self.zones.entry(zone).or_default().add(slot);
-                self.nodes.insert(node, (zone, place));
+                let slots = self.zones.entry(zone).or_default();
+                let place = slots.add(slot);
+                for (place, moved) in slots.slots.iter().enumerate().skip(place) {
+                    self.nodes.insert(moved.node, (zone, place));
+                }
             }
         }
     }
@@ -427,15 +433,30 @@ mod tests {
 
     #[test]
     fn the_same_number_gives_the_same_place() {
-        let build = || {
+        // Whatever the order in which nodes come, and whatever is on them already.
+        let build = |order: &mut dyn Iterator<Item = u128>| {
             let mut placement = Placement::new();
-            for number in 0..10 {
+            for number in order {
                 placement.set_node(node(number), 'a', capacity(8000, 8192), true);
+                placement.adopt(instance(100 + number), node(number), capacity(100 * number as u64, 1));
             }
             placement
         };
-        let (mut one, mut two) = (build(), build());
-        assert_eq!(one.place(instance(1), 'a', capacity(1, 1), None, 7), two.place(instance(1), 'a', capacity(1, 1), None, 7));
+        let (mut one, mut two) = (build(&mut (0..10)), build(&mut (0..10).map(|number| (number * 7) % 10)));
+        for number in 0..40 {
+            let need = capacity(1500, 1);
+            assert_eq!(
+                one.place(instance(number), 'a', need, None, number as u64),
+                two.place(instance(number), 'a', need, None, number as u64)
+            );
+        }
+        for number in 0..10 {
+            assert_eq!(one.of_node(node(number)), two.of_node(node(number)));
+            let on_it = (0..40).filter(|it| one.held.get(&instance(*it)).is_some_and(|held| held.node == node(number))).count();
+            assert_eq!(one.of_node(node(number)).map(|(_, count)| count), Some(on_it + 1));
+        }
+        let (mut one, _) = (build(&mut (0..0)), ());
+        one.set_node(node(1), 'a', capacity(8000, 8192), true);
         assert_eq!(one.best_zone(capacity(8000, 8192)), Some('a'));
         assert_eq!(one.best_zone(capacity(8001, 1)), None);
     }

@@ -2,7 +2,10 @@
 
 use gureum_model::Timestamp;
 
-use crate::instance::{Decision, Instance, InstanceError, InstanceState, Origin};
+use crate::{
+    instance::{Decision, Instance, InstanceError, InstanceState, Origin},
+    modify::check_interfaces,
+};
 
 /// Decides whether a start needs a place. Only then [`start`] has to be called with one.
 pub fn needs_place(it: &Instance) -> bool {
@@ -12,7 +15,8 @@ pub fn needs_place(it: &Instance) -> bool {
 /// Starts a stopped instance on `place`, where capacity has been set aside for it.
 ///
 /// One that is pending or running is left as it is, as in EC2.
-/// Errors: `IncorrectInstanceState` (also where its root volume was detached); `InsufficientInstanceCapacity` where `place` is none.
+/// Errors: `IncorrectInstanceState` (also where its root volume was detached);
+/// `AttachmentLimitExceeded` (more interfaces than its type allows); `InsufficientInstanceCapacity` where `place` is none.
 pub fn start(it: &Instance, place: Option<gureum_model::id::NodeId>, now: Timestamp) -> Result<Decision, InstanceError> {
     match &it.state {
         InstanceState::Pending { .. } | InstanceState::Running { .. } => Ok(Decision::Unchanged),
@@ -20,6 +24,7 @@ pub fn start(it: &Instance, place: Option<gureum_model::id::NodeId>, now: Timest
             if !it.volumes.iter().any(|volume| volume.device_name == it.root_device_name) {
                 return Err(InstanceError::NoRoot { id: it.id, device: it.root_device_name.clone() });
             }
+            check_interfaces(it, &it.kind)?;
             let no_capacity = || InstanceError::NoCapacity { kind: it.kind.name.clone(), zone: it.availability_zone() };
             let place = place.ok_or_else(no_capacity)?;
             let mut next = it.towards(InstanceState::Pending { since: now, origin: Origin::Start, addresses_ready: false });

@@ -10,7 +10,7 @@ use gureum_compute_domain::{
     modify::{self, Change},
     user_data::UserData,
 };
-use gureum_model::{Filterable, Filters, PageRequest, Refusal, Timestamp, id::InstanceId, refusal::Violations};
+use gureum_model::{Filterable, Filters, PageRequest, Refusal, RefusalKind, Timestamp, id::InstanceId, refusal::Violations};
 use gureum_proto::{Mutation, compute::v1 as proto, network::v1 as network};
 use gureum_service::{Error, mutate, scope, wire};
 use gureum_store::{Listed, Record, token::fingerprint};
@@ -78,9 +78,7 @@ pub async fn modify_instance_attribute(
     let Some(wanted) = request.change.take() else { return Err(Refusal::missing("change").into()) };
     request.change = Some(wanted.clone());
     match wanted {
-        Wanted::InstanceType(name) => {
-            modify_with(core, &request, id, move |it| modify::modify(it, &Change::Kind(kind(it, &name)?)).map_err(Refusal::from)).await
-        }
+        Wanted::InstanceType(name) => modify_kind(core, &request, id, name).await,
         Wanted::UserData(bytes) => modify_plainly(core, &request, id, Change::UserData(UserData::new(&bytes)?)).await,
         Wanted::DisableApiTermination(on) => modify_plainly(core, &request, id, Change::DisableApiTermination(on)).await,
         Wanted::DisableApiStop(on) => modify_plainly(core, &request, id, Change::DisableApiStop(on)).await,
@@ -116,6 +114,41 @@ fn on_architecture(facts: KindFacts, architecture: &str) -> gureum_compute_domai
         architecture.clone_into(&mut kind.architecture);
     }
     kind
+}
+
+/// Changes the type. Network is asked first, for its limit of interfaces: only network knows what is being attached, and from then on
+/// nobody attaches more than the new type allows. Whatever comes of the call, network tells of the new limit, and the loop of
+/// interfaces makes it that of the type on record.
+async fn modify_kind(
+    core: &Arc<Core>,
+    request: &proto::ModifyInstanceAttributeRequest,
+    id: InstanceId,
+    name: String,
+) -> Result<proto::ModifyInstanceAttributeResponse, Error> {
+    // Until the decision is on the writer's queue: behind it there the loop reads which type it came to.
+    let _turn = core.limiting.take(&scope(), &id.to_string()).await;
+    // What was detached before this call was made is not in its way.
+    core.network_followed.catch_up().await?;
+    let limit = {
+        let state = core.read();
+        let it = get(&state, &scope(), id, core.clock.now())?;
+        kind(it, &name).ok().and_then(|kind| modify::limit_before(it, &Change::Kind(kind)))
+    };
+    if let Some(limit) = limit.filter(|_| !request.dry_run) {
+        core.network.fit(id, limit).await?;
+    }
+    let dry_run = request.dry_run;
+    modify_with(core, request, id, move |it| {
+        let change = Change::Kind(kind(it, &name)?);
+        // It may have stopped, or its type may have been changed, since network was asked.
+        let unasked = modify::limit_before(it, &change).is_some_and(|needed| limit != Some(needed));
+        if unasked && !dry_run {
+            let words = format!("the instance '{id}' changed while its type was about to be changed; try again");
+            return Err(Refusal::new(RefusalKind::Unavailable, "ServiceUnavailable", words));
+        }
+        modify::modify(it, &change).map_err(Refusal::from)
+    })
+    .await
 }
 
 async fn modify_plainly(

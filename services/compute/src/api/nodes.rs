@@ -48,6 +48,7 @@ pub async fn register_node(core: &Arc<Core>, request: proto::RegisterNodeRequest
         node: Some(shown(core, &node)),
         heartbeat_interval: Some(duration(lease / HEARTBEATS_PER_LEASE)),
         lease_duration: Some(duration(lease)),
+        region_time: core.clock.is_virtual().then(|| wire::timestamp(core.clock.now())),
     })
 }
 

@@ -6,7 +6,11 @@
 //! The other way network is told when a node has carried such a change out: only then does an address that an
 //! instance has lost go to another.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::StreamExt;
 use gureum_compute_domain::{
@@ -66,26 +70,36 @@ pub async fn follow(core: Arc<Core>) {
 }
 
 async fn take(core: &Core, mut stream: Streaming<proto::WatchAllResponse>, after: &mut Option<u64>) -> Result<(), Status> {
-    let mut in_snapshot = after.is_none();
+    let mut snapshot = after.is_none().then(HashSet::new);
     while let Some(message) = stream.next().await {
         match message?.into_parts() {
             WatchPart::Event(event) => {
                 let metadata = event.metadata.unwrap_or_default();
                 if let Some(Resource::NetworkInterface(interface)) = event.resource {
+                    if let Some(told) = &mut snapshot {
+                        told.insert(interface.network_interface_id.clone());
+                    }
                     let scope = Scope::parse(&metadata.account_id, &metadata.region).unwrap_or_default();
                     let keys = unknown_to(&core.read(), core, &scope, interface);
                     core.network_followed.open(&keys, metadata.sequence);
                     core.interfaces.wake(keys);
                 }
-                if !in_snapshot {
+                if snapshot.is_none() {
                     *after = Some(metadata.sequence);
                     core.network_followed.reached(metadata.sequence);
                 }
             }
             WatchPart::CaughtUp(sequence) => {
-                in_snapshot = false;
                 *after = Some(sequence);
-                core.network_followed.reached(sequence);
+                match snapshot.take() {
+                    Some(told) => {
+                        let keys = without(&core.read(), &told);
+                        core.network_followed.open(&keys, sequence);
+                        core.interfaces.wake(keys);
+                        core.network_followed.began(sequence);
+                    }
+                    None => core.network_followed.reached(sequence),
+                }
             }
             WatchPart::Unknown => {}
         }
@@ -96,10 +110,13 @@ async fn take(core: &Core, mut stream: Streaming<proto::WatchAllResponse>, after
 /// The instances that do not know an interface as it is now: who has it, and who believes to have it.
 fn unknown_to(tables: &Schema, core: &Core, scope: &Scope, interface: proto::NetworkInterface) -> Vec<String> {
     let Ok(id) = interface.network_interface_id.parse::<NetworkInterfaceId>() else { return Vec::new() };
-    let Seen { interfaces, moving, releasing } = core.network.peek(interface);
+    let all = core.network.peek(interface);
+    let Seen { interfaces, moving, releasing, limits } = &all;
     let unsettled = moving.keys().chain(releasing.keys());
     let mut keys: Vec<String> = unsettled.map(|instance| InstanceRow::list_key(scope, *instance)).collect();
-    for (instance, seen) in &interfaces {
+    let limited = limits.keys().map(|instance| InstanceRow::list_key(scope, *instance));
+    keys.extend(limited.filter(|key| tables.instances.get(key).is_some_and(|row| all.has_other_limit(row))));
+    for (instance, seen) in interfaces {
         let key = InstanceRow::list_key(scope, *instance);
         let is_open = core.network_followed.is_open(&key);
         // What is being written may be older than what its row now has.
@@ -113,6 +130,12 @@ fn unknown_to(tables: &Schema, core: &Core, scope: &Scope, interface: proto::Net
     keys.sort();
     keys.dedup();
     keys
+}
+
+/// The instances that believe to have an interface which a snapshot did not tell of: it went while nobody followed.
+fn without(tables: &Schema, told: &HashSet<String>) -> Vec<String> {
+    let lacks = |it: &Instance| it.interfaces.iter().any(|interface| !told.contains(&interface.id.to_string()));
+    tables.instances.iter().filter(|row| is_alive(row) && lacks(row)).map(|row| row.record.key()).collect()
 }
 
 /// What network deletes for the end of an instance is that workflow's own.
@@ -185,22 +208,46 @@ impl Interfaces {
         let (moving, releasing) = (seen.moving.clone(), seen.releasing.clone());
         let (places, scope_of, of) = (core.places.clone(), scope.clone(), ids.to_vec());
         let written = core.commit(move |tx| {
+            let mut limited = Vec::new();
             for id in of {
                 let Some(row) = tx.instances.get(&InstanceRow::list_key(&scope_of, id)).cloned() else { continue };
                 if let Decision::Change(next) = modify::interfaces(&row, seen.of(id)) {
                     put_instance(tx, &places, *next, "");
                 }
+                if seen.has_other_limit(&row) && is_alive(&row) {
+                    limited.push(id);
+                }
             }
+            limited
         });
-        if let Err(error) = written.await {
-            return Outcome::Retry { reason: error.to_string() };
-        }
+        let limited = match written.await {
+            Ok(limited) => limited,
+            Err(error) => return Outcome::Retry { reason: error.to_string() },
+        };
         core.network_followed.applied(applying);
+        for id in limited {
+            if let Err(error) = self.limit(scope, id).await {
+                return self.away(scope, std::iter::once(id), "SetInterfaceLimits", &error);
+            }
+        }
         let plugged = self.settle(scope, moving).await;
         let let_go = self.settle_addresses(scope, ids, releasing).await;
         match (plugged, let_go) {
             (Outcome::Settled, other) | (other, Outcome::Settled) => other,
             (retry @ Outcome::Retry { .. }, _) | (_, retry) => retry,
+        }
+    }
+
+    /// Tells network how many interfaces an instance may have, by the type on record: no call is about to change that
+    /// meanwhile, and what one has just decided is read.
+    async fn limit(&self, scope: &Scope, id: InstanceId) -> Result<(), Error> {
+        let core = &self.0;
+        let _turn = core.limiting.take(scope, &id.to_string()).await;
+        let key = InstanceRow::list_key(scope, id);
+        let limit = core.commit(move |tx| tx.instances.get(&key).map(|row| modify::interface_limit(&row.kind))).await?;
+        match limit {
+            Some(limit) => core.in_scope(scope, core.network.limit(id, limit)).await,
+            None => Ok(()),
         }
     }
 

@@ -142,6 +142,7 @@ fn config<S>(folder: &TempDir, name: &str, peers: &[&str], durable: bool, settin
         peers: peers.iter().map(|peer| ((*peer).to_owned(), socket(peer))).collect(),
         tls: None,
         clock: Default::default(),
+        seed: None,
         telemetry: Default::default(),
         drain_timeout_ms: 2_000,
         max_message_bytes: 4 << 20,

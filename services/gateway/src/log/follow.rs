@@ -1,6 +1,6 @@
 //! Follows one service's outbox into the log, from where it was left.
 
-use std::{convert::Infallible, future::Future, time::Duration};
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use gureum_model::{Scope, id::NodeId};
@@ -11,6 +11,7 @@ use prost::Message;
 use tonic::{Code, Status, Streaming};
 
 use super::{Cursor, Describer, Schema};
+use crate::door::Door;
 
 /// Events that become durable together at most.
 const BATCH: usize = 512;
@@ -24,6 +25,8 @@ pub struct Source {
     pub service: &'static str,
     pub store: Store<Schema>,
     pub describer: Describer,
+    /// Whose answers show what services have committed.
+    pub door: Arc<Door>,
 }
 
 /// Follows until the store stops or the future is dropped. `watch` opens the service's stream of all
@@ -37,16 +40,17 @@ where
     let mut after = Some(source.store.read().cursors.get(source.service).map_or(0, |cursor| cursor.sequence));
     loop {
         let ended = match watch(after).await {
-            Ok(stream) => source.take(stream).await,
+            Ok(stream) => source.take(stream, after.is_none()).await,
             Err(status) => Err(Stop::Stream(Box::new(status))),
         };
         let known = source.store.read().cursors.get(source.service).map_or(0, |cursor| cursor.sequence);
         after = match ended {
             Ok(()) => Some(known),
             Err(Stop::Store) => return,
+            // The gateway was away for longer than outboxes keep; or the service's store was put back to an earlier state, and
+            // what happens there now has sequences that are in the log already, as those of other events.
             Err(Stop::Stream(status)) if status.code() == Code::OutOfRange => {
-                // Only after the gateway was away for longer than outboxes keep.
-                tracing::warn!(service = source.service, after = known, "events were missed: the service keeps none that old");
+                tracing::warn!(service = source.service, after = known, "the log goes on with a snapshot: {}", status.message());
                 None
             }
             Err(Stop::Stream(status)) => {
@@ -64,7 +68,8 @@ enum Stop {
 }
 
 impl Source {
-    async fn take<M: WatchMessage>(&self, stream: Streaming<M>) -> Result<(), Stop> {
+    /// Logs what a stream tells. One that begins with a snapshot says by its end where the service is.
+    async fn take<M: WatchMessage>(&self, stream: Streaming<M>, mut in_snapshot: bool) -> Result<(), Stop> {
         let mut batches = stream.ready_chunks(BATCH);
         while let Some(batch) = batches.next().await {
             let (mut events, mut reached, mut broken) = (Vec::new(), 0, None);
@@ -83,6 +88,10 @@ impl Source {
                             events.push((metadata.sequence, self.draft(&*event)));
                         }
                     }
+                    Ok(WatchPart::CaughtUp(sequence)) if in_snapshot => {
+                        in_snapshot = false;
+                        self.begin_at(sequence).await?;
+                    }
                     Ok(WatchPart::CaughtUp(sequence)) => reached = reached.max(sequence),
                     Ok(WatchPart::Unknown) => {}
                     Err(status) => broken = Some(status),
@@ -96,6 +105,18 @@ impl Source {
             }
         }
         Ok(())
+    }
+
+    /// The service is here, wherever it was before.
+    async fn begin_at(&self, sequence: u64) -> Result<(), Stop> {
+        let service = self.service;
+        let write = move |transaction: &mut Transaction<'_, Schema>| -> Result<(), Infallible> {
+            transaction.put(Cursor { service: service.to_owned(), sequence });
+            Ok(())
+        };
+        let written = self.written(self.store.write(write).await);
+        self.door.begin_at(service, sequence);
+        written
     }
 
     fn draft<E: EventMessage>(&self, event: &E) -> EventDraft {
@@ -124,11 +145,15 @@ impl Source {
             }
             Ok(())
         };
-        match self.store.write(write).await {
+        self.written(self.store.write(write).await)
+    }
+
+    fn written(&self, written: Result<(), WriteError<Infallible>>) -> Result<(), Stop> {
+        match written {
             Ok(()) => Ok(()),
             Err(WriteError::Refused(never)) => match never {},
             Err(WriteError::Store(error)) => {
-                tracing::error!(service, error = %Error::from(error), "the event log cannot be written");
+                tracing::error!(service = self.service, error = %Error::from(error), "the event log cannot be written");
                 Err(Stop::Store)
             }
         }

@@ -85,6 +85,34 @@ pub(crate) fn check_place(
     Ok(known.map(|_| limit))
 }
 
+/// What becomes of interfaces that are more than a new limit allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Excess {
+    /// The limit is refused.
+    Refused,
+    /// They stay, and no more can be attached.
+    Stays,
+}
+
+/// Says how many interfaces an instance may have (0: as many as the region allows). One that is being pulled out
+/// counts until it is out. An instance without interfaces is passed over.
+///
+/// Errors: `AttachmentLimitExceeded`.
+pub fn set_limit(draft: &mut Draft<impl View>, instance: InstanceId, limit: u32, excess: Excess) -> Result<(), AttachError> {
+    let all: Vec<NetworkInterface> = draft.interfaces_of(instance).into_iter().cloned().collect();
+    let effective = if limit == 0 { draft.rules().limits.interfaces_per_instance } else { limit };
+    if excess == Excess::Refused && all.len() as u64 > u64::from(effective) {
+        return Err(AttachError::Excess { instance, count: all.len(), limit: effective });
+    }
+    for mut interface in all {
+        if let Some(attachment) = interface.attachment_mut().filter(|attachment| attachment.interface_limit != limit) {
+            attachment.interface_limit = limit;
+            draft.put_interface(interface);
+        }
+    }
+    Ok(())
+}
+
 /// Begins to pull an interface out of its instance; with `force` it is out at once.
 pub fn detach(draft: &mut Draft<impl View>, id: AttachmentId, force: bool, now: Timestamp) -> Result<NetworkInterface, AttachError> {
     let interface = draft.interface_with(id)?.clone();
@@ -201,6 +229,10 @@ pub enum AttachError {
     #[error("Interface count exceeds the limit of {limit} for instance '{instance}'")]
     Limit { instance: InstanceId, limit: u32 },
     #[error(
+        "the instance '{instance}' has {count} network interfaces, more than the {limit} that the wanted type allows; detach some, or choose a larger type"
+    )]
+    Excess { instance: InstanceId, count: usize, limit: u32 },
+    #[error(
         "You may not attach a network interface to an instance if they are not in the same availability zone: {id} is in {zone}, {instance} in {other}"
     )]
     OtherZone { id: NetworkInterfaceId, zone: String, instance: InstanceId, other: String },
@@ -220,7 +252,7 @@ impl From<AttachError> for Refusal {
             AttachError::Addressing(error) => error.into(),
             AttachError::InUse { .. } => Self::wrong_state("InvalidNetworkInterface.InUse", text),
             AttachError::IndexTooHigh(_) | AttachError::IndexInUse { .. } => Self::invalid("device_index", text),
-            AttachError::Limit { .. } => Self::new(RefusalKind::Exhausted, "AttachmentLimitExceeded", text),
+            AttachError::Limit { .. } | AttachError::Excess { .. } => Self::new(RefusalKind::Exhausted, "AttachmentLimitExceeded", text),
             AttachError::OtherZone { .. } | AttachError::OtherVpc { .. } => Self::invalid("instance_id", text),
             AttachError::Primary(_) => Self::wrong_state("OperationNotPermitted", text),
             AttachError::NotAttachedYet(_) => Self::wrong_state("IncorrectState", text),

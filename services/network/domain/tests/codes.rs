@@ -14,7 +14,8 @@ use gureum_network_domain::{
     NetworkInterface,
     address::{self, AddressName},
     association::{self, Associate, AssociateInput, AssociationName, Target},
-    attachment, gateway, hold,
+    attachment::{self, Excess},
+    gateway, hold,
     instance::{self, InstanceEnd, InstanceInterface, InstanceInterfaceInput, Source},
     interface::{AutoPublic, InterfaceState},
     interface_create::{self, NewInterface, NewInterfaceInput, Secondary},
@@ -415,6 +416,19 @@ fn interfaces_are_plugged_in_and_pulled_out() {
     assert_eq!(reason(attach(&mut world, near.id, instance, 2)), "InvalidNetworkInterface.InUse");
     let third = make_interface(&mut world, subnets[0], None).unwrap();
     assert_eq!(reason(attach(&mut world, third.id, instance, 2)), "AttachmentLimitExceeded");
+    // Another type has another limit. What is attached already counts, also while it is being plugged in.
+    world.run(|draft| attachment::set_limit(draft, instance, 3, Excess::Refused)).unwrap();
+    let attached = attach(&mut world, third.id, instance, 2).unwrap();
+    let limits = |world: &World| -> Vec<u32> {
+        world.interfaces.values().filter_map(|interface| Some(interface.attachment()?.interface_limit)).collect()
+    };
+    assert_eq!(limits(&world), [3, 3, 3]);
+    assert_eq!(reason(world.run(|draft| attachment::set_limit(draft, instance, 2, Excess::Refused))), "AttachmentLimitExceeded");
+    assert_eq!(limits(&world), [3, 3, 3]);
+    world.run(|draft| attachment::set_limit(draft, instance, 2, Excess::Stays)).unwrap();
+    world.run(|draft| attachment::detach(draft, attached, true, now)).unwrap();
+    assert_eq!(reason(attach(&mut world, third.id, instance, 2)), "AttachmentLimitExceeded");
+    world.run(|draft| attachment::set_limit(draft, InstanceId::from_number(1), 2, Excess::Refused)).unwrap();
     assert_eq!(reason(world.run(|draft| attachment::detach(draft, attachment, false, now))), "IncorrectState");
     world.run(|draft| attachment::settle(draft, attachment, now)).unwrap();
     assert_eq!(world.interfaces[&near.id].state.as_str(), "in-use");

@@ -175,6 +175,7 @@ pub fn attachment(interface: &NetworkInterface) -> Option<proto::NetworkInterfac
         state: state.into(),
         attach_time: Some(wire::timestamp(attachment.attached_at)),
         delete_on_termination: attachment.delete_on_termination,
+        interface_limit: i32::try_from(attachment.interface_limit).unwrap_or(i32::MAX),
     };
     match &interface.state {
         InterfaceState::Available => None,

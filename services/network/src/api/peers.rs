@@ -8,7 +8,9 @@ use gureum_model::{
     refusal::Violations,
 };
 use gureum_network_domain::{
-    Draft, NetworkInterface, View, attachment, cidr,
+    Draft, NetworkInterface, View,
+    attachment::{self, Excess},
+    cidr,
     instance::{self, InstanceEnd, InstanceInterface, InstanceInterfaceInput, Source},
     interface::Group,
     interface_create::NewInterfaceInput,
@@ -151,6 +153,25 @@ impl NetworkPeerService for Api {
             Ok(proto::SettlePublicAddressesResponse {})
         });
         answer(settled.await)
+    }
+
+    async fn set_interface_limits(&self, request: Request<proto::SetInterfaceLimitsRequest>) -> Answer<proto::SetInterfaceLimitsResponse> {
+        let (scope, request) = (scope(), request.into_inner());
+        let mut violations = Violations::new();
+        let mut limits = Vec::new();
+        for (place, limit) in request.limits.iter().enumerate() {
+            let instance = violations.id::<InstanceId>(format!("limits[{place}].instance_id"), &limit.instance_id);
+            limits.extend(instance.map(|instance| (instance, u32::try_from(limit.interface_limit).unwrap_or(0))));
+        }
+        violations.finish().map_err(Error::from)?;
+        let excess = if request.must_fit { Excess::Refused } else { Excess::Stays };
+        let set = self.driver.commit(&scope, move |draft, _| {
+            for (instance, limit) in limits {
+                attachment::set_limit(draft, instance, limit, excess)?;
+            }
+            Ok(proto::SetInterfaceLimitsResponse {})
+        });
+        answer(set.await)
     }
 
     async fn watch_all(&self, request: Request<proto::WatchAllRequest>) -> Answer<Self::WatchAllStream> {

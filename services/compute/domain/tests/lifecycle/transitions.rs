@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use crate::common::{NOW, kind, launched, node};
 use gureum_compute_domain::{
-    instance::{Decision, Instance, InstanceState, Origin, Reason, StateName},
+    instance::{Decision, Instance, InstanceState, Kind, Origin, Reason, StateName},
     modify::{self, Change},
     node::NodeState,
     observe::{Observation, Report, Seen, forgotten_by, observe},
-    plan::{Reach, Step, plan_former},
+    plan::{Reach, Step, addresses_assigned, plan_former},
     reboot::reboot,
     start::start,
     status_check::{Check, DEFAULT_INITIALIZING, status},
@@ -60,6 +60,49 @@ fn refusals_have_ec2s_codes() {
     assert!(modify::modify(&stopped(), &Change::Kind(kind().kind)).is_ok());
     let devices = Change::DeleteOnTermination(vec![("/dev/sdz".to_owned(), true)]);
     assert_eq!(modify::modify(&running(), &devices).map_err(reason), Err("InvalidInstanceAttributeValue"));
+}
+
+#[test]
+fn an_instance_has_no_more_interfaces_than_its_type_allows() {
+    let kind_named = |name: &str| Kind { name: name.to_owned(), ..kind().kind };
+    let with = |name: &str, count: usize| {
+        let one = stopped().interfaces[0].clone();
+        Instance { kind: kind_named(name), interfaces: vec![one; count], ..stopped() }
+    };
+    let change = |it: &Instance, name: &str| modify::modify(it, &Change::Kind(kind_named(name))).map_err(reason);
+    assert!(change(&with("t3.medium", 2), "t3.micro").is_ok());
+    assert_eq!(change(&with("t3.medium", 3), "t3.micro"), Err("AttachmentLimitExceeded"));
+    // Whatever its record came to: it does not start so.
+    assert_eq!(start(&with("t3.micro", 3), Some(node(1)), NOW).map_err(reason), Err("AttachmentLimitExceeded"));
+    assert!(start(&with("t3.micro", 2), Some(node(1)), NOW).is_ok());
+    // Network hears of a limit only if it is another, and only of a change that can be.
+    let before = |it: &Instance, name: &str| modify::limit_before(it, &Change::Kind(kind_named(name)));
+    assert_eq!((before(&with("t3.micro", 1), "t3.medium"), before(&with("t3.medium", 2), "t3.micro")), (Some(3), Some(2)));
+    assert_eq!(before(&with("t3.medium", 3), "t3.micro"), Some(2), "network says whether they fit: it may know of a detachment already");
+    assert_eq!((before(&with("t3.micro", 1), "t3.nano"), before(&running(), "t3.medium")), (None, None));
+}
+
+/// Whoever is first to write what network says of an instance that starts, the call that asked or the loop that follows:
+/// its record comes to the same.
+#[test]
+fn a_start_comes_to_the_same_whoever_writes_its_addresses_first() {
+    let starting = match start(&stopped(), Some(node(1)), NOW) {
+        Ok(Decision::Change(next)) => *next,
+        other => panic!("{other:?}"),
+    };
+    let mut seen = starting.interfaces.clone();
+    seen[0].groups.clear();
+    let assigned = addresses_assigned(&starting, seen.clone());
+    let follow = |it: &Instance| match modify::interfaces(it, seen.clone()) {
+        Decision::Change(next) => *next,
+        Decision::Unchanged => it.clone(),
+    };
+    assert_ne!(assigned.interfaces, starting.interfaces);
+    assert_eq!(follow(&assigned), assigned);
+    assert_eq!(addresses_assigned(&follow(&starting), seen.clone()), assigned);
+    // One that boots already is told.
+    let booting = addresses_assigned(&starting, starting.interfaces.clone());
+    assert_eq!(follow(&booting).generation, booting.generation + 1);
 }
 
 #[test]

@@ -157,7 +157,7 @@ impl Loop {
             .ended
             .find_from(UNSETTLED, "")
             .map(|(_, row)| row.record.0.clone())
-            .take_while(|ended| instance::expires_at(ended) <= now)
+            .take_while(|ended| instance::due_at(ended) <= now)
             .take(ROWS_PER_RUN)
             .collect();
         drop(state);
@@ -176,6 +176,6 @@ impl Loop {
     fn next_expiry(&self) -> Option<Timestamp> {
         let state = self.driver.store.read();
         let first = state.ended.find_from(UNSETTLED, "").next();
-        first.map(|(_, row)| instance::expires_at(&row.record.0))
+        first.map(|(_, row)| instance::due_at(&row.record.0))
     }
 }

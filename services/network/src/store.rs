@@ -146,7 +146,7 @@ inner_row! {
 
 inner_row! {
     /// Instances whose interfaces can never be made again.
-    EndedRow(EndedInstance) = "ended_instance", |ended| scoped(&ended.scope, ended.instance_id), also |ended, add| add(UNSETTLED, &format_args!("{:020}", gureum_network_domain::instance::expires_at(ended).as_micros()))
+    EndedRow(EndedInstance) = "ended_instance", |ended| scoped(&ended.scope, ended.instance_id), also |ended, add| add(UNSETTLED, &format_args!("{:020}", gureum_network_domain::instance::due_at(ended).as_micros()))
 }
 
 inner_row! {

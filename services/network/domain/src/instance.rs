@@ -12,8 +12,8 @@
 //!
 //! Killed after the hold and before [`create`]: compute repeats the call (same ids: the same hold) or undoes it, and
 //! [`delete`] releases what was held for every interface that the launch named, made or not. A call to make them that
-//! is still under way then must not succeed later: an [`EndedInstance`] row refuses it, and when that row expires,
-//! [`expire`] releases once more what such a late call may have held.
+//! is still under way then must not succeed later: an [`EndedInstance`] row refuses it, and what it may have held in
+//! vain, its process having been killed meanwhile, [`expire`] releases once more: soon, and when the row goes.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -39,6 +39,9 @@ use crate::{
 /// How long an ended launch is remembered: longer than any call can be under way.
 pub const ENDED_KEPT: Duration = Duration::from_secs(3600);
 
+/// When what a late call held is released: its process was killed, so only what it had sent can still arrive.
+pub const LATE_CALL: Duration = Duration::from_secs(10);
+
 /// An instance for which no interface may be made any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndedInstance {
@@ -47,6 +50,9 @@ pub struct EndedInstance {
     /// Those that its launch had named and that were not there.
     pub interface_ids: Vec<NetworkInterfaceId>,
     pub ended_at: Timestamp,
+    /// What a late call held was released.
+    #[serde(default)]
+    pub released: bool,
 }
 
 /// One interface of one instance, as compute asks for it.
@@ -239,21 +245,27 @@ fn remember_missing(draft: &mut Draft<impl View>, end: &InstanceEnd, held: &[Net
             instance_id: end.instance_id,
             interface_ids: missing,
             ended_at: now,
+            released: false,
         });
     }
 }
 
 /// When an [`EndedInstance`] is due for [`expire`].
-pub fn expires_at(ended: &EndedInstance) -> Timestamp {
-    ended.ended_at + ENDED_KEPT
+pub fn due_at(ended: &EndedInstance) -> Timestamp {
+    ended.ended_at + if ended.released { ENDED_KEPT } else { LATE_CALL }
 }
 
-/// Forgets an ended instance, and releases what a late call may have held for it.
+/// Releases what a late call may have held for an ended instance, and forgets it in the end.
 pub fn expire(draft: &mut Draft<impl View>, instance: InstanceId, now: Timestamp) {
     let Some(ended) = draft.ended(instance).cloned() else { return };
-    if expires_at(&ended) <= now {
-        give_up(draft, &ended.interface_ids, now);
+    if due_at(&ended) > now {
+        return;
+    }
+    give_up(draft, &ended.interface_ids, now);
+    if ended.released {
         draft.remove_ended(instance);
+    } else {
+        draft.put_ended(EndedInstance { released: true, ..ended });
     }
 }
 

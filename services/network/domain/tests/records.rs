@@ -111,7 +111,13 @@ fn records_survive_being_stored() {
     let (id, now) = (world.ids.next(), world.now);
     world.run(|draft| hold::begin(draft, id, now)).unwrap();
     stored::<HoldMark>(&world.marks[&id]);
-    let ended = EndedInstance { scope: world.scope.clone(), instance_id: world.ids.next(), interface_ids: vec![id], ended_at: now };
+    let ended = EndedInstance {
+        scope: world.scope.clone(),
+        instance_id: world.ids.next(),
+        interface_ids: vec![id],
+        ended_at: now,
+        released: false,
+    };
     stored(&ended);
 }
 

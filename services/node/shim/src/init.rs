@@ -1,0 +1,266 @@
+//! Process 1 of an instance: its file system, its boot, its power switch, and the reaping of what others leave.
+//!
+//! It ends when the instance does, and the kernel ends with it whatever still runs in the instance.
+
+use std::{
+    ffi::OsStr,
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{net::UnixStream, process::CommandExt},
+    },
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        prctl,
+        signal::{SigSet, Signal, kill},
+        signalfd::{SfdFlags, SignalFd},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
+    unistd::{Pid, sethostname},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Doing, Failure, RUN, SHIM,
+    control::Lines,
+    limits,
+    protocol::{LimitedBy, Plan},
+    root,
+};
+
+/// What the shim tells process 1, as a line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// First of all, to the process that becomes the parent of process 1: its ids are mapped.
+    Mapped,
+    Boot {
+        plan: Box<Plan>,
+        limited_by: LimitedBy,
+    },
+    /// Everything gets SIGTERM, and the instance ends when nothing runs any more.
+    Shutdown,
+}
+
+/// What process 1 tells the shim, as a line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Told {
+    /// The parent of process 1 has left the host's namespaces.
+    Unshared,
+    /// It boots: its file system is there and its programs are being started.
+    Up,
+    Failed {
+        message: String,
+    },
+    /// The user data's script ended.
+    UserData {
+        code: i32,
+    },
+    /// The instance wants to be off.
+    PowerOff,
+    /// The instance wants to come up again.
+    Reboot,
+}
+
+/// What is written to the console for the machine itself.
+fn note(text: &str) {
+    println!("[gureum] {text}");
+}
+
+/// Scripts of a boot, one after another.
+struct Boot {
+    /// What is run next, last first.
+    waiting: Vec<(Script, String)>,
+    running: Option<(Script, Pid)>,
+    environment: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Script {
+    OfImage,
+    UserData,
+}
+
+impl Script {
+    fn name(self) -> &'static str {
+        match self {
+            Self::OfImage => "boot script",
+            Self::UserData => "user data",
+        }
+    }
+}
+
+/// What a shell says of a script that it cannot run.
+const CANNOT_BE_RUN: u8 = 127;
+/// What a shell adds to the number of the signal that ended a process.
+const BY_SIGNAL: i32 = 128;
+
+pub fn run(_: &Path) -> Result<ExitCode, Failure> {
+    prctl::set_pdeathsig(Signal::SIGKILL).doing(|| "asking to end with the shim".into())?;
+    let signals = signals();
+    signals.thread_block().doing(|| "taking signals".into())?;
+    let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).doing(|| "taking signals".into())?;
+    let stream: OwnedFd = std::io::stdin().as_fd().try_clone_to_owned().doing(|| "taking the shim's stream".into())?;
+    let mut shim = Lines::new(UnixStream::from(stream)).doing(|| "taking the shim's stream".into())?;
+    let mut boot = None;
+    loop {
+        let mut waited = [PollFd::new(shim.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut waited, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error).doing(|| "waiting".into()),
+        }
+        // Without its shim nobody would know of the instance any more.
+        let Some(orders) = shim.read::<Order>() else { return Ok(ExitCode::FAILURE) };
+        for order in orders {
+            match order {
+                Order::Boot { plan, limited_by } => match begin(&plan, limited_by) {
+                    Ok(begun) => {
+                        let _ = shim.write(&Told::Up);
+                        boot = Some(begun);
+                    }
+                    Err(failure) => {
+                        let _ = shim.write(&Told::Failed { message: failure.to_string() });
+                        return Ok(ExitCode::FAILURE);
+                    }
+                },
+                Order::Mapped => {}
+                Order::Shutdown => return shut_down(),
+            }
+        }
+        while let Ok(Some(signal)) = signals.read_signal() {
+            match i32::try_from(signal.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok()) {
+                Some(Signal::SIGTERM | Signal::SIGINT) => drop(shim.write(&Told::Reboot)),
+                Some(Signal::SIGUSR1 | Signal::SIGUSR2 | Signal::SIGPWR) => drop(shim.write(&Told::PowerOff)),
+                _ => {}
+            }
+        }
+        while let Some((pid, code)) = reap(Some(WaitPidFlag::WNOHANG)) {
+            if let Some(boot) = &mut boot {
+                boot.ended(pid, code, &mut shim);
+            }
+        }
+        if let Some(boot) = &mut boot {
+            boot.go_on(&mut shim);
+        }
+    }
+}
+
+/// Those that mean something to process 1, as to the inits of BusyBox and sysvinit.
+fn signals() -> SigSet {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGPWR, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    signals
+}
+
+fn begin(plan: &Plan, limited_by: LimitedBy) -> Result<Boot, Failure> {
+    sethostname(&plan.hostname).doing(|| format!("taking the name {}", plan.hostname))?;
+    // Before the host's programs are out of sight: an image need not have any for this.
+    match Command::new("ip").args(["link", "set", "lo", "up"]).env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").output() {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => note(&format!("the loopback interface is down: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Err(error) => note(&format!("the loopback interface is down: ip (of iproute2) cannot be run: {error}")),
+    }
+    root::enter(plan)?;
+    if limited_by == LimitedBy::Rlimit {
+        limits::limit_each_process(plan.limits).doing(|| "limiting processes".into())?;
+    }
+    let mut waiting = Vec::new();
+    for (script, path) in [(Script::UserData, &plan.user_data), (Script::OfImage, &plan.boot_script)] {
+        let Some(path) = path else { continue };
+        let path = Path::new("/").join(path);
+        if !path.is_file() {
+            let error = io::Error::from(io::ErrorKind::NotFound);
+            return Err(Failure::System { doing: format!("the {} {}", script.name(), path.display()), error });
+        }
+        waiting.push((script, path.to_string_lossy().into_owned()));
+    }
+    let path = format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", root::COMMANDS);
+    let fixed =
+        [("PATH", path.as_str()), ("HOME", "/root"), ("USER", "root"), ("LOGNAME", "root"), ("SHELL", "/bin/sh"), ("LANG", "C.UTF-8")];
+    let own = plan.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let environment = fixed.into_iter().chain(own).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    Ok(Boot { waiting, running: None, environment })
+}
+
+impl Boot {
+    /// Starts what is next, unless something runs.
+    fn go_on(&mut self, shim: &mut Lines) {
+        while self.running.is_none() {
+            let Some((script, path)) = self.waiting.pop() else { return };
+            match self.start(&path) {
+                Ok(pid) => self.running = Some((script, pid)),
+                Err(error) => {
+                    note(&format!("the {} {path} cannot be run: {error}", script.name()));
+                    tell(script, CANNOT_BE_RUN.into(), shim);
+                }
+            }
+        }
+    }
+
+    fn ended(&mut self, pid: Pid, code: i32, shim: &mut Lines) {
+        if let Some((script, _)) = self.running.take_if(|(_, running)| *running == pid) {
+            note(&format!("the {} ended with exit code {code}", script.name()));
+            tell(script, code, shim);
+        }
+    }
+
+    fn start(&self, path: &str) -> io::Result<Pid> {
+        let environment = self.environment.iter().map(|(name, value)| (name, value));
+        let mut command = Command::new("/proc/self/exe");
+        command.args([SHIM, RUN, path]).env_clear().envs(environment).current_dir("/root").stdin(Stdio::null()).process_group(0);
+        // It is reaped by its number, with all others.
+        let child = command.spawn()?;
+        i32::try_from(child.id()).map(Pid::from_raw).map_err(io::Error::other)
+    }
+}
+
+/// Is a program that process 1 starts. What blocks signals for process 1 would block them in all that it starts, and
+/// opening them up for a moment there would lose one that comes in it.
+pub fn become_program(program: &OsStr) -> Result<ExitCode, Failure> {
+    SigSet::empty().thread_set_mask().doing(|| "unblocking signals".into())?;
+    let error = Command::new(program).exec();
+    note(&format!("{} cannot be run: {error}", program.to_string_lossy()));
+    Ok(ExitCode::from(CANNOT_BE_RUN))
+}
+
+fn tell(script: Script, code: i32, shim: &mut Lines) {
+    if script == Script::UserData {
+        // If the shim does not hear it, it has gone, which ends the instance.
+        let _ = shim.write(&Told::UserData { code });
+    }
+}
+
+/// One process that has ended, and its exit code. None: none has, or with no flags, there is none left.
+fn reap(flags: Option<WaitPidFlag>) -> Option<(Pid, i32)> {
+    loop {
+        match waitpid(Pid::from_raw(-1), flags) {
+            Ok(WaitStatus::Exited(pid, code)) => return Some((pid, code)),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => return Some((pid, BY_SIGNAL + signal as i32)),
+            Ok(WaitStatus::StillAlive) => return None,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Lets everything end. What does not want to is ended by the shim, with this process.
+fn shut_down() -> Result<ExitCode, Failure> {
+    for signal in [Signal::SIGTERM, Signal::SIGCONT] {
+        match kill(Pid::from_raw(-1), signal) {
+            // Nothing runs.
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => return Err(error).doing(|| "ending what runs".into()),
+        }
+    }
+    while reap(None).is_some() {}
+    Ok(ExitCode::SUCCESS)
+}

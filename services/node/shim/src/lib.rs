@@ -1,0 +1,77 @@
+//! One running instance: the process that owns it, and what is first inside it.
+//!
+//! ```text
+//!  node ── control.sock ──► shim            in the host's namespaces: console, state, limits
+//!                            └─ inside      in namespaces of the instance's own, its user ids mapped
+//!                                └─ init    process 1 of the instance: mounts, boot, user data, power
+//!                                    └─ whatever the instance runs
+//! ```
+//!
+//! A shim belongs to no process: a node that ends leaves it running, and the next node finds it by its state
+//! file, in which it stands by number and start time. What it owns ends with it, however it ends: the
+//! kernel kills a process namespace with its first process, which dies with the shim.
+//!
+//! All of it is the `gureum` program, called by itself ([`main`]), and none of it has a second thread: a process that
+//! has threads cannot leave its user namespace.
+
+mod clock;
+mod confine;
+pub mod console;
+mod control;
+mod init;
+mod limits;
+pub mod process;
+pub mod protocol;
+mod root;
+mod shim;
+
+use std::{ffi::OsString, path::Path, process::ExitCode};
+
+pub use crate::limits::{Used, limited_by, remove as remove_groups, usage};
+
+/// The arguments that make the program a shim, in front of the instance's directory.
+pub const SHIM: &str = "shim";
+const INSIDE: &str = "inside";
+const INIT: &str = "init";
+const RUN: &str = "run";
+
+/// Is what the arguments after [`SHIM`] say. Must be called before the process has any other thread.
+pub fn main(arguments: &[OsString]) -> ExitCode {
+    let ran = match arguments {
+        [directory] => shim::run(Path::new(directory)),
+        [part, directory] if part == INSIDE => confine::run(Path::new(directory)),
+        [part, directory] if part == INIT => init::run(Path::new(directory)),
+        [part, program] if part == RUN => init::become_program(program),
+        _ => Err(Failure::Usage),
+    };
+    match ran {
+        Ok(code) => code,
+        Err(failure) => {
+            // The console of the instance, or before there is one, the node's log.
+            eprintln!("gureum: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why a part of an instance could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    #[error("a shim is started by the node alone: shim DIRECTORY")]
+    Usage,
+    #[error("{doing}: {error}")]
+    System { doing: String, error: std::io::Error },
+    #[error("{path}: {error}")]
+    Unreadable { path: String, error: serde_json::Error },
+}
+
+/// Says what was being done when the system refused.
+trait Doing<T> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<std::io::Error>> Doing<T> for Result<T, E> {
+    fn doing(self, what: impl FnOnce() -> String) -> Result<T, Failure> {
+        self.map_err(|error| Failure::System { doing: what(), error: error.into() })
+    }
+}

@@ -1,0 +1,154 @@
+//! Processors, memory and tasks of an instance: by control groups where they can be made, else by what the kernel
+//! limits for each process.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use nix::sys::resource::{Resource, setrlimit};
+
+use crate::{
+    process::Process,
+    protocol::{LimitedBy, Limits, State},
+};
+
+const ROOT: &str = "/sys/fs/cgroup";
+/// The group in which all instances' groups are.
+const PARENT: &str = "gureum";
+/// Microseconds over which a group's processor time is counted.
+const PERIOD: u64 = 100_000;
+/// The kernel takes no smaller quota.
+const SMALLEST_QUOTA: u64 = 1_000;
+const TRIES: u32 = 100;
+const BETWEEN_TRIES: Duration = Duration::from_millis(2);
+/// Generations of processes that are counted.
+const DEEPEST: u32 = 64;
+/// What an instance that no group limits leaves to others.
+pub const NICE: i32 = 5;
+
+/// Makes the groups of an instance, and says by what it is limited. Groups that are there are taken over.
+pub fn prepare(id: &str, limits: Limits) -> (LimitedBy, Vec<PathBuf>) {
+    let root = Path::new(ROOT);
+    let (by, made) = if root.join("cgroup.controllers").exists() {
+        (LimitedBy::CgroupV2, second_version(root, id, limits))
+    } else {
+        (LimitedBy::CgroupV1, first_version(root, id, limits))
+    };
+    // Without the right to make groups, which is the rule where nobody has granted it.
+    made.map_or((LimitedBy::Rlimit, Vec::new()), |groups| (by, groups))
+}
+
+fn quota(limits: Limits) -> u64 {
+    (limits.cpu_milli * PERIOD / 1000).max(SMALLEST_QUOTA)
+}
+
+fn second_version(root: &Path, id: &str, limits: Limits) -> io::Result<Vec<PathBuf>> {
+    let parent = root.join(PARENT);
+    let group = parent.join(id);
+    fs::create_dir_all(&group)?;
+    for above in [root, &parent] {
+        fs::write(above.join("cgroup.subtree_control"), "+cpu +memory +pids")?;
+    }
+    fs::write(group.join("cpu.max"), format!("{} {PERIOD}", quota(limits)))?;
+    fs::write(group.join("memory.max"), limits.memory_bytes.to_string())?;
+    fs::write(group.join("pids.max"), limits.tasks.to_string())?;
+    Ok(vec![group])
+}
+
+fn first_version(root: &Path, id: &str, limits: Limits) -> io::Result<Vec<PathBuf>> {
+    let files = [
+        ("cpu", "cpu.cfs_period_us", PERIOD),
+        ("cpu", "cpu.cfs_quota_us", quota(limits)),
+        ("memory", "memory.limit_in_bytes", limits.memory_bytes),
+        ("pids", "pids.max", limits.tasks),
+    ];
+    let mut groups = Vec::new();
+    for (controller, file, value) in files {
+        let group = root.join(controller).join(PARENT).join(id);
+        fs::create_dir_all(&group)?;
+        fs::write(group.join(file), value.to_string())?;
+        if !groups.contains(&group) {
+            groups.push(group);
+        }
+    }
+    // Counts what they use, where the host has it apart.
+    let accounting = root.join("cpuacct").join(PARENT).join(id);
+    if fs::create_dir_all(&accounting).is_ok() && !groups.contains(&accounting) {
+        groups.push(accounting);
+    }
+    Ok(groups)
+}
+
+/// By what this host lets instances be limited: found by making a group, and removing it.
+pub fn limited_by() -> LimitedBy {
+    let probe = Limits { cpu_milli: 1_000, memory_bytes: 64 << 20, tasks: 16 };
+    let (by, groups) = prepare(&format!("probe-{}", std::process::id()), probe);
+    remove(&groups);
+    by
+}
+
+/// What an instance has used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Used {
+    /// Processor time since it was booted, of all its processes.
+    pub cpu: Duration,
+    pub memory_bytes: u64,
+}
+
+/// What an instance uses now; none if it does not run.
+pub fn usage(state: &State) -> Option<Used> {
+    let init = state.init.filter(Process::lives)?;
+    let read = |group: &Path, file: &str| fs::read_to_string(group.join(file)).ok();
+    let number = |text: String| text.trim().parse::<u64>().ok();
+    let of = |file: &str| state.groups.iter().find_map(|group| read(group, file));
+    match state.limited_by {
+        LimitedBy::CgroupV1 => Some(Used {
+            cpu: Duration::from_nanos(of("cpuacct.usage").and_then(number)?),
+            memory_bytes: of("memory.usage_in_bytes").and_then(number)?,
+        }),
+        LimitedBy::CgroupV2 => {
+            let stat = of("cpu.stat")?;
+            let micros = stat.lines().find_map(|line| line.strip_prefix("usage_usec "))?.trim().parse().ok()?;
+            Some(Used { cpu: Duration::from_micros(micros), memory_bytes: of("memory.current").and_then(number)? })
+        }
+        LimitedBy::Rlimit => Some(tree(init, 0)),
+    }
+}
+
+/// What a process and all below it use. What ended and was reaped counts with who reaped it.
+fn tree(process: Process, depth: u32) -> Used {
+    let own = process.used();
+    let below = if depth < DEEPEST { process.children() } else { Vec::new() };
+    below
+        .into_iter()
+        .map(|child| tree(child, depth + 1))
+        .fold(own, |sum, one| Used { cpu: sum.cpu + one.cpu, memory_bytes: sum.memory_bytes + one.memory_bytes })
+}
+
+/// Puts a process into groups, and all that it starts from then on.
+pub fn join(groups: &[PathBuf], pid: u32) -> io::Result<()> {
+    groups.iter().try_for_each(|group| fs::write(group.join("cgroup.procs"), pid.to_string()))
+}
+
+/// Removes the groups of an instance that has ended. The kernel may need a moment to let go of its last process; what it
+/// still holds then stays, empty, and goes with the instance.
+pub fn remove(groups: &[PathBuf]) {
+    for group in groups {
+        let mut tries = 0;
+        while fs::remove_dir(group).is_err() && group.exists() && tries < TRIES {
+            tries += 1;
+            thread::sleep(BETWEEN_TRIES);
+        }
+    }
+}
+
+/// Limits this process and all that it starts, each for itself.
+pub fn limit_each_process(limits: Limits) -> nix::Result<()> {
+    setrlimit(Resource::RLIMIT_DATA, limits.memory_bytes, limits.memory_bytes)?;
+    setrlimit(Resource::RLIMIT_NPROC, limits.tasks, limits.tasks)?;
+    let _ = rustix::process::setpriority_process(None, NICE);
+    Ok(())
+}

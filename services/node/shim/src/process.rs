@@ -1,0 +1,114 @@
+//! A process that is known again: by number and start time, never by number alone.
+
+use std::{fs, time::Duration};
+
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::limits::Used;
+
+/// A process of this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    pub pid: i32,
+    /// Clock ticks after the host's start at which it began (`proc_pid_stat(5)`, field 22).
+    pub started: u64,
+}
+
+impl Process {
+    /// The process that has a number now.
+    pub fn of(pid: i32) -> Option<Self> {
+        let (state, started) = stat(pid)?;
+        (!ended(state)).then_some(Self { pid, started })
+    }
+
+    pub fn current() -> Option<Self> {
+        Self::of(i32::try_from(std::process::id()).ok()?)
+    }
+
+    /// Whether it is there and has not ended.
+    pub fn lives(&self) -> bool {
+        Self::of(self.pid) == Some(*self)
+    }
+
+    /// Sends a signal. That it is gone is no error.
+    pub fn signal(&self, signal: Signal) -> Result<(), Errno> {
+        if !self.lives() {
+            return Ok(());
+        }
+        match kill(Pid::from_raw(self.pid), signal) {
+            Err(Errno::ESRCH) | Ok(()) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Ends it at once.
+    pub fn kill(&self) -> std::io::Result<()> {
+        self.signal(Signal::SIGKILL).map_err(std::io::Error::from)
+    }
+
+    /// Its children that live.
+    pub fn children(&self) -> Vec<Self> {
+        let text = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid)).unwrap_or_default();
+        text.split_whitespace().filter_map(|pid| Self::of(pid.parse().ok()?)).collect()
+    }
+}
+
+impl Process {
+    /// Its processor time, with that of its children that it reaped, and the memory that it holds.
+    pub(crate) fn used(&self) -> Used {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        let fields: Vec<u64> = stat
+            .rsplit_once(')')
+            .map_or_else(Vec::new, |(_, fields)| fields.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect());
+        // utime, stime, cutime and cstime are fields 14 to 17 of proc_pid_stat(5), rss is field 24.
+        let ticks: u64 = fields.iter().skip(11).take(4).sum();
+        let pages = fields.get(21).copied().unwrap_or(0);
+        let cpu = Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second());
+        Used { cpu, memory_bytes: pages * rustix::param::page_size() as u64 }
+    }
+}
+
+/// It only waits to be reaped.
+fn ended(state: char) -> bool {
+    matches!(state, 'Z' | 'X')
+}
+
+fn stat(pid: i32) -> Option<(char, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in parentheses and may hold anything.
+    let (_, fields) = text.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_another_process_has_is_not_taken_for_it() {
+        let own = Process::current().unwrap();
+        assert!(own.lives());
+        assert!(!Process { started: own.started + 1, ..own }.lives());
+        // Nobody is signalled by its number alone.
+        assert_eq!(Process { started: own.started + 1, ..own }.signal(Signal::SIGKILL), Ok(()));
+    }
+
+    #[test]
+    fn a_process_that_has_ended_does_not_live_though_nobody_has_reaped_it() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        while stat(pid).is_some_and(|(state, _)| !ended(state)) {
+            std::thread::yield_now();
+        }
+        assert_eq!(Process::of(pid), None);
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,154 @@
+//! What a node and a shim tell each other: files in the instance's directory, and lines on its socket.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::process::Process;
+
+/// What is to run, written by the node before it starts the shim.
+pub const PLAN_FILE: &str = "plan.json";
+/// How it is, written by the shim whenever that changes.
+pub const STATE_FILE: &str = "state.json";
+/// Where the shim takes commands.
+pub const CONTROL_SOCKET: &str = "control.sock";
+/// What the instance wrote, newest; older parts have a number behind it.
+pub const CONSOLE_FILE: &str = "console.log";
+
+/// One boot of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub id: String,
+    pub boot: u64,
+    pub hostname: String,
+    /// The directory that is the instance's root volume.
+    pub root: PathBuf,
+    /// The root volume holds a whole file system. Else the host's programs are shown in it, read-only.
+    pub whole: bool,
+    /// The image's boot script, as a path within the root; run at every boot.
+    pub boot_script: Option<PathBuf>,
+    /// The user data's script, as a path within the root; run at this boot.
+    pub user_data: Option<PathBuf>,
+    /// What the machine says on its console before anything runs.
+    pub notes: Vec<String>,
+    /// Names and values.
+    pub environment: Vec<(String, String)>,
+    /// The host's user id that is 0 within, and as many of the following as [`Plan::ids`]. None: the node's own is 0.
+    pub first_id: Option<u32>,
+    pub ids: u32,
+    pub limits: Limits,
+    /// The shim ends when the process that started it does.
+    pub with_parent: bool,
+}
+
+/// What the instance may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Thousandths of a processor.
+    pub cpu_milli: u64,
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub tasks: u64,
+}
+
+/// How an instance is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    pub boot: u64,
+    /// How often it was rebooted in this boot.
+    pub reboots: u64,
+    /// The shim.
+    pub shim: Process,
+    /// Process 1 of the instance, in the host's numbers, while it runs.
+    pub init: Option<Process>,
+    pub status: Status,
+    /// Microseconds since the epoch at which it became so.
+    pub since: u64,
+    /// How the user data's script ended, when it has.
+    pub user_data: Option<i32>,
+    /// By what it is limited.
+    pub limited_by: LimitedBy,
+    /// What remains of a control group when the shim is gone.
+    pub groups: Vec<PathBuf>,
+}
+
+/// What an instance does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "status")]
+pub enum Status {
+    Booting,
+    Up,
+    /// It shuts down, to come up again.
+    Rebooting,
+    Stopping,
+    /// It came to nothing.
+    Failed {
+        message: String,
+    },
+    Off {
+        reason: OffReason,
+    },
+}
+
+/// Why an instance is off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "reason")]
+pub enum OffReason {
+    /// The node wanted it.
+    Asked,
+    /// It shut itself down.
+    Itself,
+    Crashed {
+        message: String,
+    },
+}
+
+/// By what processors and memory are limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitedBy {
+    CgroupV1,
+    CgroupV2,
+    Rlimit,
+}
+
+/// What the node wants of a shim, as a line of JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "command")]
+pub enum Command {
+    /// Answered with the [`State`], as a line, and with another whenever it changes.
+    Follow,
+    Stop {
+        grace_ms: u64,
+    },
+    Kill,
+    Reboot {
+        grace_ms: u64,
+    },
+}
+
+/// Replaces a file, so that whoever reads it finds it old or new and never in between, also after a power cut.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    fs::rename(&unfinished, path)
+}
+
+pub fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
+    write_whole(path, &serde_json::to_vec(value)?)
+}
+
+/// A file of JSON; none if there is no such file.
+pub fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<Option<T>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

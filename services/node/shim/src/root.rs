@@ -1,0 +1,176 @@
+//! The file system that an instance sees.
+
+use std::{
+    fs::{self, File, Permissions},
+    io,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+};
+
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sys::statvfs::{FsFlags, statvfs},
+    unistd::pivot_root,
+};
+
+use crate::{Doing, Failure, protocol::Plan};
+
+/// Directories of the host's programs, shown read-only where an image has no file system of its own.
+const PROGRAMS: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+/// What those programs look for beside themselves.
+const SETTINGS: [&str; 9] = [
+    "etc/alternatives",
+    "etc/ssl",
+    "etc/ld.so.cache",
+    "etc/ld.so.conf",
+    "etc/ld.so.conf.d",
+    "etc/mime.types",
+    "etc/protocols",
+    "etc/services",
+    "etc/terminfo",
+];
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+/// Where the instance's own commands are: first on its PATH.
+pub const COMMANDS: &str = "/opt/gureum/bin";
+
+const NONE: Option<&str> = None;
+const INERT: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+
+/// Makes the current directory, which is the root volume, the root of all that process 1 and its children see.
+pub fn enter(plan: &Plan) -> Result<(), Failure> {
+    for name in ["proc", "dev", "etc", "opt/gureum/bin", "root", "run", "tmp", "var/log", "var/tmp", "home"] {
+        fs::create_dir_all(name).doing(|| format!("making /{name} in the root volume"))?;
+    }
+    for name in ["tmp", "var/tmp"] {
+        let _ = fs::set_permissions(name, Permissions::from_mode(0o1777));
+    }
+    if !plan.whole {
+        PROGRAMS.iter().try_for_each(|name| show_program_directory(name))?;
+        SETTINGS.iter().try_for_each(|name| show(name))?;
+    }
+    files(plan).doing(|| "writing /etc in the root volume".into())?;
+    mount(Some("proc"), "proc", Some("proc"), INERT, NONE).doing(|| "mounting /proc".into())?;
+    mount(Some("tmpfs"), "run", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755,size=64m"))
+        .doing(|| "mounting /run".into())?;
+    devices()?;
+    pivot_root(".", ".").doing(|| "entering the root volume".into())?;
+    umount2(".", MntFlags::MNT_DETACH).doing(|| "leaving the host's file system".into())?;
+    std::env::set_current_dir("/").doing(|| "entering /".into())
+}
+
+/// Shows a directory of programs as the host has it: as itself, or as a link to another.
+fn show_program_directory(name: &str) -> Result<(), Failure> {
+    let host = Path::new("/").join(name);
+    match fs::read_link(&host) {
+        Ok(_) if fs::symlink_metadata(name).is_ok() => Ok(()),
+        Ok(target) => symlink(target, name).doing(|| format!("linking /{name}")),
+        Err(_) => show(name),
+    }
+}
+
+/// Shows a file or directory of the host, read-only.
+fn show(name: &str) -> Result<(), Failure> {
+    let host = Path::new("/").join(name);
+    let Ok(metadata) = fs::metadata(&host) else { return Ok(()) };
+    let place = if metadata.is_dir() { fs::create_dir_all(name) } else { touch(name) };
+    place.doing(|| format!("making /{name} in the root volume"))?;
+    mount(Some(&host), name, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE).doing(|| format!("showing {}", host.display()))?;
+    // What is locked by the host's mount has to be said again.
+    let held = statvfs(name).map(|found| held_flags(found.flags())).unwrap_or(MsFlags::empty());
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | held;
+    mount(NONE, name, NONE, flags, NONE).doing(|| format!("showing {} read-only", host.display()))
+}
+
+fn held_flags(found: FsFlags) -> MsFlags {
+    let pairs = [
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
+    ];
+    pairs.into_iter().filter(|(has, _)| found.contains(*has)).fold(MsFlags::empty(), |flags, (_, flag)| flags | flag)
+}
+
+fn devices() -> Result<(), Failure> {
+    mount(Some("tmpfs"), "dev", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, Some("mode=755,size=1m"))
+        .doing(|| "mounting /dev".into())?;
+    for name in DEVICES {
+        let (host, place) = (format!("/dev/{name}"), format!("dev/{name}"));
+        touch(&place).doing(|| format!("making /{place}"))?;
+        mount(Some(host.as_str()), place.as_str(), NONE, MsFlags::MS_BIND, NONE).doing(|| format!("showing {host}"))?;
+    }
+    for name in ["dev/pts", "dev/shm"] {
+        fs::create_dir(name).doing(|| format!("making /{name}"))?;
+    }
+    let terminals = Some("newinstance,ptmxmode=0666,mode=0620");
+    mount(Some("devpts"), "dev/pts", Some("devpts"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, terminals)
+        .doing(|| "mounting /dev/pts".into())?;
+    mount(Some("tmpfs"), "dev/shm", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=1777"))
+        .doing(|| "mounting /dev/shm".into())?;
+    let links = [
+        ("pts/ptmx", "ptmx"),
+        ("/proc/self/fd", "fd"),
+        ("/proc/self/fd/0", "stdin"),
+        ("/proc/self/fd/1", "stdout"),
+        ("/proc/self/fd/2", "stderr"),
+    ];
+    links.iter().try_for_each(|(to, name)| symlink(to, Path::new("dev").join(name))).doing(|| "linking in /dev".into())
+}
+
+fn touch(name: &str) -> io::Result<()> {
+    if Path::new(name).exists() { Ok(()) } else { File::create(name).map(drop) }
+}
+
+/// What is the machine's own in the root volume, written at every boot; what a user may have changed is left alone.
+fn files(plan: &Plan) -> io::Result<()> {
+    let once = [
+        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"),
+        ("etc/group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"),
+        ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
+    ];
+    for (name, text) in once {
+        if !Path::new(name).exists() {
+            fs::write(name, text)?;
+        }
+    }
+    fs::write("etc/hostname", format!("{}\n", plan.hostname))?;
+    fs::write("etc/hosts", format!("127.0.0.1 localhost\n127.0.1.1 {}\n", plan.hostname))?;
+    let commands = COMMANDS.trim_start_matches('/');
+    for (name, text) in [("shutdown", SHUTDOWN), ("poweroff", POWEROFF), ("halt", HALT), ("reboot", REBOOT)] {
+        let path = Path::new(commands).join(name);
+        fs::write(&path, text)?;
+        fs::set_permissions(&path, Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
+// Process 1 takes the signals that the inits of BusyBox and sysvinit take.
+const POWEROFF: &str =
+    "#!/bin/sh\n# Ends the instance: its shutdown behaviour decides whether it is then stopped or terminated.\nexec kill -s USR2 1\n";
+const HALT: &str =
+    "#!/bin/sh\n# Ends the instance: its shutdown behaviour decides whether it is then stopped or terminated.\nexec kill -s USR1 1\n";
+const REBOOT: &str = "#!/bin/sh\n# Restarts the instance with its disk and addresses.\nexec kill -s TERM 1\n";
+const SHUTDOWN: &str = r#"#!/bin/sh
+# shutdown [-r] [-h|-P|-H] [-c] [now|+MINUTES] [MESSAGE]
+signal=USR2 when=+1
+for argument; do
+    case $argument in
+    -r | --reboot) signal=TERM ;;
+    -h | -P | --poweroff) signal=USR2 ;;
+    -H | --halt) signal=USR1 ;;
+    -c) [ -f /run/shutdown ] && kill "$(cat /run/shutdown)" && rm -f /run/shutdown; exit ;;
+    now) when=+0 ;;
+    +[0-9]*) when=$argument ;;
+    [0-9]*:[0-9]*) echo "shutdown: $argument: a time of day is not supported here; use now or +MINUTES" >&2; exit 1 ;;
+    -*) echo "shutdown: $argument is not known; usage: shutdown [-r] [-h|-P|-H] [-c] [now|+MINUTES] [MESSAGE]" >&2; exit 1 ;;
+    *) echo "$argument" ;;
+    esac
+done
+minutes=${when#+}
+[ "$minutes" -eq 0 ] && exec kill -s $signal 1
+(sleep $((minutes * 60)) && exec kill -s $signal 1) </dev/null >/dev/null 2>&1 &
+echo $! >/run/shutdown
+echo "shutdown in $minutes minutes; shutdown -c cancels it"
+"#;

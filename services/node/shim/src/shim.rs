@@ -1,0 +1,360 @@
+//! The process outside an instance: it starts it, keeps its console and its state, and obeys the node.
+
+use std::{
+    io::{Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::Path,
+    process::{Child, Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+    },
+    unistd::{getegid, geteuid, pipe2, setsid},
+};
+
+use crate::{
+    Doing, Failure, INSIDE, SHIM,
+    clock::{monotonic, now_micros},
+    console::Console,
+    control::{Lines, accept},
+    init::{Order, Told},
+    limits,
+    process::Process,
+    protocol::{self, CONTROL_SOCKET, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json},
+};
+
+/// How long an instance may take to end when the host ends.
+const GRACE_OF_HOST: Duration = Duration::from_secs(10);
+/// The same for one that shuts itself down.
+const GRACE_OF_ITSELF: Duration = Duration::from_secs(30);
+/// Bytes of console that are read at a time.
+const READ: usize = 64 << 10;
+
+/// The instance while it runs.
+struct Running {
+    inside: Child,
+    init: Lines,
+    output: std::fs::File,
+    /// When what still runs is killed.
+    deadline: Option<Instant>,
+    /// It comes up again when it has ended.
+    again: bool,
+    /// It ends by its own will.
+    by_itself: bool,
+}
+
+struct Shim {
+    plan: Plan,
+    state: State,
+    console: Console,
+    followers: Vec<Lines>,
+    running: Option<Running>,
+}
+
+pub fn run(directory: &Path) -> Result<ExitCode, Failure> {
+    // Fails only for who leads a session already.
+    let _ = setsid();
+    let mut signals = SigSet::empty();
+    [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().for_each(|signal| signals.add(signal));
+    signals.thread_block().doing(|| "taking signals".into())?;
+    let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).doing(|| "taking signals".into())?;
+    let path = directory.join(PLAN_FILE);
+    let plan: Plan = read_json(&path).doing(|| format!("reading {}", path.display()))?.ok_or(Failure::Usage)?;
+    let shim = Process::current().ok_or(Errno::ESRCH).doing(|| "learning the own start time".into())?;
+    // A path below the directory may be too long for a socket.
+    std::env::set_current_dir(directory).doing(|| format!("entering {}", directory.display()))?;
+    let _ = std::fs::remove_file(CONTROL_SOCKET);
+    let listener = UnixListener::bind(CONTROL_SOCKET).doing(|| format!("opening {CONTROL_SOCKET}"))?;
+    listener.set_nonblocking(true).doing(|| format!("opening {CONTROL_SOCKET}"))?;
+    let console = Console::open(Path::new(".")).doing(|| "opening the console".into())?;
+    let (limited_by, groups) = limits::prepare(&plan.id, plan.limits);
+    let state = State {
+        boot: plan.boot,
+        reboots: 0,
+        shim,
+        init: None,
+        status: Status::Booting,
+        since: now_micros(),
+        user_data: None,
+        limited_by,
+        groups,
+    };
+    let mut shim = Shim { plan, state, console, followers: Vec::new(), running: None };
+    shim.plan.notes.iter().for_each(|note| shim.console.note(note));
+    shim.save();
+    // To the node that started it: it can be asked now.
+    let _ = std::io::stdout().write_all(b"r");
+    let _ = std::io::stdout().flush();
+    shim.start(true);
+    shim.serve(&listener, &signals)
+}
+
+impl Shim {
+    fn serve(mut self, listener: &UnixListener, signals: &SignalFd) -> Result<ExitCode, Failure> {
+        let parent = std::io::stdin();
+        loop {
+            if self.running.is_none() && self.is_over() {
+                limits::remove(&self.state.groups);
+                return Ok(ExitCode::SUCCESS);
+            }
+            self.wait(listener, signals, self.plan.with_parent.then_some(&parent)).doing(|| "waiting".into())?;
+            self.followers.extend(accept(listener));
+            self.obey();
+            while let Ok(Some(signal)) = signals.read_signal() {
+                let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
+                if [Signal::SIGTERM as i32, Signal::SIGINT as i32].contains(&number) {
+                    self.stop(GRACE_OF_HOST, false);
+                }
+            }
+            if self.plan.with_parent && parent_is_gone(&parent) {
+                self.kill();
+            }
+            self.hear();
+            self.overdue();
+            self.reap();
+        }
+    }
+
+    /// Waits until something happens.
+    fn wait(&self, listener: &UnixListener, signals: &SignalFd, parent: Option<&std::io::Stdin>) -> nix::Result<()> {
+        let mut waited = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        waited.extend(self.followers.iter().map(|follower| PollFd::new(follower.as_fd(), PollFlags::POLLIN)));
+        waited.extend(parent.map(|parent| PollFd::new(parent.as_fd(), PollFlags::POLLIN)));
+        let mut timeout = PollTimeout::NONE;
+        if let Some(running) = &self.running {
+            waited.push(PollFd::new(running.init.as_fd(), PollFlags::POLLIN));
+            waited.push(PollFd::new(running.output.as_fd(), PollFlags::POLLIN));
+            if let Some(deadline) = running.deadline {
+                // Rounded up, or the last millisecond would be spent in a circle.
+                let left = deadline.saturating_duration_since(monotonic()) + Duration::from_millis(1);
+                timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            }
+        }
+        match poll(&mut waited, timeout) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.state.status, Status::Off { .. } | Status::Failed { .. })
+    }
+
+    fn change(&mut self, status: Status) {
+        self.state.status = status;
+        self.state.since = now_micros();
+        self.save();
+    }
+
+    /// Writes the state, then tells it: what was told holds also if the shim dies.
+    fn save(&mut self) {
+        if let Err(error) = write_json(Path::new(STATE_FILE), &self.state) {
+            self.console.note(&format!("the state of this instance cannot be written: {error}"));
+        }
+        let state = &self.state;
+        self.followers.retain_mut(|follower| follower.write(state));
+    }
+
+    fn start(&mut self, first: bool) {
+        if let Err(failure) = self.try_start(first) {
+            self.console.note(&failure.to_string());
+            self.change(Status::Failed { message: failure.to_string() });
+        }
+    }
+
+    fn try_start(&mut self, first: bool) -> Result<(), Failure> {
+        let (output, input) = pipe2(OFlag::O_CLOEXEC).doing(|| "making the console's pipe".into())?;
+        fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing(|| "making the console's pipe".into())?;
+        let (ours, theirs) = UnixStream::pair().doing(|| "making the stream to process 1".into())?;
+        let errors = input.try_clone().doing(|| "making the console's pipe".into())?;
+        let mut inside = Command::new("/proc/self/exe");
+        // The path as it was given: who reads it is still in the host's file system, in the shim's directory.
+        inside.env_clear().args([SHIM, INSIDE]).arg(".").stdin(OwnedFd::from(theirs)).stdout(input).stderr(errors);
+        let child = inside.spawn().doing(|| "starting the inside".into())?;
+        if !first {
+            self.plan.user_data = None;
+        }
+        self.running = Some(Running {
+            inside: child,
+            init: Lines::new(ours).doing(|| "making the stream to process 1".into())?,
+            output: output.into(),
+            deadline: None,
+            again: false,
+            by_itself: false,
+        });
+        Ok(())
+    }
+
+    /// Does what the node wants.
+    fn obey(&mut self) {
+        let mut commands = Vec::new();
+        let state = &self.state;
+        self.followers.retain_mut(|follower| {
+            let Some(read) = follower.read::<protocol::Command>() else { return false };
+            let asked = read.contains(&protocol::Command::Follow);
+            commands.extend(read);
+            !asked || follower.write(state)
+        });
+        for command in commands {
+            match command {
+                protocol::Command::Follow => {}
+                protocol::Command::Stop { grace_ms } => self.stop(Duration::from_millis(grace_ms), false),
+                protocol::Command::Reboot { grace_ms } => self.stop(Duration::from_millis(grace_ms), true),
+                protocol::Command::Kill => self.kill(),
+            }
+        }
+    }
+
+    /// Lets the instance end, and start again if that is wanted.
+    fn stop(&mut self, grace: Duration, again: bool) {
+        let Some(running) = &mut self.running else { return };
+        let deadline = monotonic() + grace;
+        running.deadline = Some(running.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
+        running.again = again;
+        // One that cannot be told is killed when the grace has passed.
+        let _ = running.init.write(&Order::Shutdown);
+        self.change(if again { Status::Rebooting } else { Status::Stopping });
+    }
+
+    fn kill(&mut self) {
+        if let Some(running) = &mut self.running {
+            running.again = false;
+            running.deadline = Some(monotonic());
+            if self.state.status != Status::Stopping {
+                self.change(Status::Stopping);
+            }
+        }
+    }
+
+    /// Hears what process 1 says, and what the instance writes.
+    fn hear(&mut self) {
+        let Some(running) = &mut self.running else { return };
+        let mut bytes = vec![0; READ];
+        // A little at a time: one that writes without end must not keep the node waiting.
+        if let Ok(count) = running.output.read(&mut bytes) {
+            self.console.write(&bytes[..count]);
+        }
+        let told = running.init.read::<Told>().unwrap_or_default();
+        for told in told {
+            match told {
+                Told::Unshared => self.map(),
+                Told::Up => self.up(),
+                Told::Failed { message } => {
+                    self.console.note(&message);
+                    self.change(Status::Failed { message });
+                }
+                Told::UserData { code } => {
+                    self.state.user_data = Some(code);
+                    self.save();
+                }
+                Told::PowerOff => self.shut_itself_down(false),
+                Told::Reboot => self.shut_itself_down(true),
+            }
+        }
+    }
+
+    /// Lets ids within stand for ids of the host's, limits what will run, and lets process 1 begin.
+    fn map(&mut self) {
+        let plan = Box::new(self.plan.clone());
+        let Some(running) = &mut self.running else { return };
+        let pid = running.inside.id();
+        if let Err(error) = map_ids(pid, &self.plan).and_then(|()| limits::join(&self.state.groups, pid)) {
+            self.console.note(&format!("the ids of this instance cannot be mapped, or it cannot be limited: {error}"));
+            running.deadline = Some(monotonic());
+            return;
+        }
+        // If it does not hear it, it has ended.
+        let _ = running.init.write(&Order::Mapped) && running.init.write(&Order::Boot { plan, limited_by: self.state.limited_by });
+    }
+
+    fn shut_itself_down(&mut self, again: bool) {
+        if self.state.status == Status::Up {
+            self.stop(GRACE_OF_ITSELF, again);
+            if let Some(running) = &mut self.running {
+                running.by_itself = true;
+            }
+        }
+    }
+
+    /// Kills what should have ended by now.
+    fn overdue(&mut self) {
+        if let Some(running) = self.running.as_mut().filter(|running| running.deadline.is_some_and(|deadline| deadline <= monotonic())) {
+            running.deadline = None;
+            // Process 1 takes all else with it, and its parent ends when all of them have. Until it is known, it dies with its parent.
+            let killed = self.state.init.map(|init| init.kill());
+            if !matches!(killed, Some(Ok(()))) {
+                let _ = running.inside.kill();
+            }
+        }
+    }
+
+    /// Notices that the instance has ended.
+    fn reap(&mut self) {
+        let Some(running) = &mut self.running else { return };
+        let Ok(Some(status)) = running.inside.try_wait() else { return };
+        let mut bytes = vec![0; READ];
+        while let Ok(count @ 1..) = running.output.read(&mut bytes) {
+            self.console.write(&bytes[..count]);
+        }
+        let (again, by_itself) = (running.again, running.by_itself);
+        self.running = None;
+        self.state.init = None;
+        if again {
+            return self.start(false);
+        }
+        match &self.state.status {
+            Status::Failed { .. } => self.save(),
+            Status::Stopping if by_itself => self.change(Status::Off { reason: OffReason::Itself }),
+            Status::Stopping => self.change(Status::Off { reason: OffReason::Asked }),
+            Status::Booting | Status::Rebooting => {
+                let message = format!("it ended before it was up ({status}); the console says why");
+                self.change(Status::Failed { message });
+            }
+            Status::Up | Status::Off { .. } => {
+                let message = format!("process 1 of the instance ended ({status})");
+                self.change(Status::Off { reason: OffReason::Crashed { message } });
+            }
+        }
+    }
+
+    fn up(&mut self) {
+        let inside = self.running.as_ref().and_then(|running| Process::of(i32::try_from(running.inside.id()).ok()?));
+        self.state.init = inside.and_then(|inside| inside.children().into_iter().next());
+        if self.state.status == Status::Rebooting {
+            self.state.reboots += 1;
+        }
+        self.change(Status::Up);
+    }
+}
+
+/// Makes ids within stand for ids of the host's (`user_namespaces(7)`).
+fn map_ids(pid: u32, plan: &Plan) -> std::io::Result<()> {
+    let write = |file: &str, text: &str| std::fs::write(format!("/proc/{pid}/{file}"), text);
+    match plan.first_id {
+        Some(first) => {
+            let map = format!("0 {first} {}", plan.ids);
+            write("uid_map", &map).and_then(|()| write("gid_map", &map))
+        }
+        None => {
+            // Whoever is not root may map himself alone, and only where groups cannot be left.
+            write("setgroups", "deny")?;
+            write("uid_map", &format!("0 {} 1", geteuid()))?;
+            write("gid_map", &format!("0 {} 1", getegid()))
+        }
+    }
+}
+
+fn parent_is_gone(parent: &std::io::Stdin) -> bool {
+    let mut waited = [PollFd::new(parent.as_fd(), PollFlags::POLLIN)];
+    poll(&mut waited, PollTimeout::ZERO).is_ok() && waited[0].revents().is_some_and(|found| found.contains(PollFlags::POLLHUP))
+}

@@ -22,6 +22,7 @@ mod read_your_writes;
 mod refusals;
 mod region;
 mod repeatable;
+mod running;
 mod security_recovery;
 mod steps;
 mod stored_forms;

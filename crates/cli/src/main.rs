@@ -30,6 +30,10 @@ use crate::{cli::Cli, failure::Failure, output::Output};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "region")]
+    if let Some(arguments) = gureum_node::shim_arguments() {
+        return gureum_node::shim(&arguments);
+    }
     let cli = Cli::parse();
     let threads = cli.worker_threads();
     match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {

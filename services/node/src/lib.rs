@@ -28,6 +28,7 @@ mod alarm;
 mod api;
 mod converge;
 pub mod driver;
+mod process;
 mod records;
 mod recovery;
 mod registration;
@@ -36,10 +37,10 @@ mod settings;
 mod sim_driver;
 mod store;
 
-use std::sync::Arc;
+use std::{ffi::OsString, sync::Arc};
 
 use gureum_proto::node::v1::node_service_server::NodeServiceServer;
-use gureum_service::{CancellationToken, Ready, Running, Service, ServiceConfig, StartError, reconcile::Waker};
+use gureum_service::{CancellationToken, Clock, Ready, Running, Service, ServiceConfig, StartError, reconcile::Waker};
 use tonic::service::Routes;
 
 pub use crate::settings::{DriverSetting, Settings};
@@ -47,6 +48,7 @@ use crate::{
     api::{Api, usage::Samplers},
     converge::Converge,
     driver::Driver,
+    process::ProcessDriver,
     records::Records,
     registration::{Pause, Registration},
     sim_driver::SimDriver,
@@ -61,6 +63,27 @@ pub fn run(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: 
     Box::pin(open_and_serve(config, shutdown, ready))
 }
 
+/// What follows `shim` on the command line, if this process is to be an instance's shim.
+pub fn shim_arguments() -> Option<Vec<OsString>> {
+    let mut arguments = std::env::args_os().skip(1);
+    (arguments.next()? == gureum_shim::SHIM).then(|| arguments.collect())
+}
+
+/// Is an instance's shim, or what is within it. Must be called before this process has another thread.
+pub use gureum_shim::main as shim;
+
+/// Instances stand beside the node's store, or without one where the host keeps what ends with its processes.
+fn process_driver(config: &ServiceConfig<Settings>, clock: Clock) -> Result<ProcessDriver, StartError> {
+    let volatile = config.store.directory.is_none();
+    let temporary = || std::env::temp_dir().join(format!("gureum-{}-{}", config.settings.name, std::process::id()));
+    let directory = config.store.directory.clone().unwrap_or_else(temporary);
+    let refused = |reason: String| StartError::Setting { name: "settings.driver", reason };
+    if clock.is_virtual() {
+        return Err(refused("programs run in real time: the process driver needs a clock that is not virtual".into()));
+    }
+    ProcessDriver::new(&directory, volatile, clock).map_err(|error| refused(format!("{}: {error}", directory.display())))
+}
+
 async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: Ready) -> Result<(), StartError> {
     config.check()?;
     let settings = &config.settings;
@@ -68,6 +91,7 @@ async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationT
     let compute = service.peer("compute")?;
     let driver: Arc<dyn Driver> = match settings.driver {
         DriverSetting::Sim => Arc::new(SimDriver::new(settings.sim_settings(), service.clock.clone())),
+        DriverSetting::Process => Arc::new(process_driver(&config, service.clock.clone())?),
     };
     let waker = Waker::default();
     let records =

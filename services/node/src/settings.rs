@@ -38,6 +38,8 @@ pub enum DriverSetting {
     /// A model; nothing runs.
     #[default]
     Sim,
+    /// Programs in namespaces of their own.
+    Process,
 }
 
 impl Default for Settings {

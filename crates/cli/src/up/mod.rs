@@ -14,6 +14,7 @@ use std::{
 
 use clap::Args as ClapArgs;
 use gureum_model::ClockSetting;
+use gureum_node::DriverSetting;
 use gureum_service::{CancellationToken, config::TelemetryConfig, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -27,6 +28,7 @@ use crate::{failure::Failure, output::Output};
 #[command(after_help = "Examples:
   gureum up                                  state in ~/.local/share/gureum, port 4566
   gureum up --memory --port 0                a throw-away region on a free port
+  gureum up --driver process                 instances that run: programs of this host, each in namespaces of its own
   gureum up --processes                      every service its own supervised process
   gureum up --memory --time-scale virtual    time stands still until `gureum clock advance 5m`
 
@@ -48,7 +50,10 @@ pub struct Args {
     /// Run every service as its own process, started again when it ends
     #[arg(long)]
     processes: bool,
-    /// Simulated nodes in each of the three zones
+    /// What makes instances real: "sim", a model in which nothing runs, or "process", programs in namespaces of their own
+    #[arg(long, default_value = "sim", value_parser = driver)]
+    driver: DriverSetting,
+    /// Nodes in each of the three zones
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=5000))]
     nodes_per_zone: u32,
     /// vCPUs of each node
@@ -85,6 +90,7 @@ pub async fn run(args: Args, out: &Output) -> Result<(), Failure> {
         calls_per_second: args.calls_per_second,
         telemetry,
         seed: args.seed,
+        driver: args.driver,
     };
     let region = Region::prepare(&plan).map_err(Failure::start)?;
     let shutdown = CancellationToken::new();
@@ -92,6 +98,14 @@ pub async fn run(args: Args, out: &Output) -> Result<(), Failure> {
     let json = out.is_json();
     let ready = move |door: SocketAddr| announce(door, json);
     if args.processes { processes::run(&region, shutdown, ready).await } else { in_process::run(&region, shutdown, ready).await }
+}
+
+fn driver(text: &str) -> Result<DriverSetting, String> {
+    match text {
+        "sim" => Ok(DriverSetting::Sim),
+        "process" => Ok(DriverSetting::Process),
+        _ => Err("expected sim or process".to_owned()),
+    }
 }
 
 /// The ready line: one line, flushed, so that a script can wait for it.

@@ -13,7 +13,7 @@ use gureum_compute::settings::Settings as ComputeSettings;
 use gureum_gateway::settings::Settings as GatewaySettings;
 use gureum_model::{ClockSetting, Timestamp};
 use gureum_network::Settings as NetworkSettings;
-use gureum_node::Settings as NodeSettings;
+use gureum_node::{DriverSetting, Settings as NodeSettings};
 use gureum_service::{
     Clock, Listen, ServiceConfig,
     config::{ClockConfig, NoSettings, StoreConfig, TelemetryConfig},
@@ -82,6 +82,8 @@ pub struct Plan {
     pub telemetry: TelemetryConfig,
     /// Of everybody's ids and of what the simulated nodes do; none: ids are random.
     pub seed: Option<u64>,
+    /// What makes instances real.
+    pub driver: DriverSetting,
 }
 
 /// One service of a region and what it is told.
@@ -270,6 +272,7 @@ impl Builder<'_> {
             vcpus: self.plan.node_vcpus,
             memory_mib: u64::from(self.plan.node_memory_gib) * 1024,
             seed: self.plan.seed.unwrap_or_default(),
+            driver: self.plan.driver,
             ..NodeSettings::default()
         }
     }
@@ -310,6 +313,7 @@ mod tests {
             calls_per_second,
             telemetry: TelemetryConfig::default(),
             seed: None,
+            driver: DriverSetting::Sim,
         }
     }
 

@@ -1,0 +1,382 @@
+//! The task that keeps one instance: it starts its shim, tells it what the node wants, and reports what comes of it.
+
+use std::{io, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
+
+use gureum_model::id::InstanceId;
+use gureum_node_domain::{BootSpec, DriverEvent, ExitReason, InstanceSpec};
+use gureum_shim::{
+    SHIM,
+    process::Process,
+    protocol::{
+        CONTROL_SOCKET, Command, Limits, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json, write_whole,
+    },
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::mpsc,
+};
+
+use super::{Shared, ids, images, volumes};
+use crate::driver::Run;
+
+/// What the node wants of an instance.
+#[derive(Debug)]
+pub enum Order {
+    /// It was found running.
+    Adopt(Box<State>),
+    Boot(Box<BootSpec>),
+    Stop {
+        run: Run,
+        grace: Duration,
+    },
+    Kill(Run),
+    Reboot {
+        run: Run,
+        grace: Duration,
+    },
+    Terminate {
+        run: Run,
+        spec: Option<Box<InstanceSpec>>,
+    },
+}
+
+/// Processes and threads of an instance for each vCPU.
+const TASKS_PER_VCPU: u64 = 2_048;
+
+/// The connection to a shim.
+struct Link {
+    lines: Lines<BufReader<OwnedReadHalf>>,
+    writer: OwnedWriteHalf,
+    /// What was last heard.
+    state: State,
+}
+
+pub struct Keeper {
+    id: InstanceId,
+    directory: PathBuf,
+    shared: Arc<Shared>,
+    link: Option<Link>,
+    /// The last boot that was begun.
+    boot: u64,
+}
+
+impl Keeper {
+    /// Starts the task. It ends when the instance is removed, or nobody orders anything any more.
+    pub fn start(id: InstanceId, shared: Arc<Shared>) -> mpsc::UnboundedSender<Order> {
+        let (sender, mut orders) = mpsc::unbounded_channel();
+        let mut keeper = Self { directory: shared.places.instance(id), id, shared, link: None, boot: 0 };
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    order = orders.recv() => match order {
+                        Some(Order::Terminate { run, spec }) => {
+                            keeper.terminate(run, spec.as_deref()).await;
+                            return;
+                        }
+                        Some(order) => keeper.obey(order).await,
+                        None => return,
+                    },
+                    heard = next(&mut keeper.link) => keeper.heard(heard),
+                }
+            }
+        });
+        sender
+    }
+
+    async fn obey(&mut self, order: Order) {
+        match order {
+            Order::Adopt(state) => {
+                self.boot = state.boot;
+                if let Err(error) = self.connect(*state).await {
+                    self.lost(&format!("its shim does not answer: {error}"));
+                }
+            }
+            Order::Boot(spec) if spec.boot <= self.boot => {}
+            Order::Boot(spec) => {
+                self.boot = spec.boot;
+                if let Err(error) = self.boot(&spec).await {
+                    self.report(spec.boot, DriverEvent::BootFailed { message: error.to_string() });
+                }
+            }
+            Order::Stop { run, grace } => self.end(run, Command::Stop { grace_ms: self.milliseconds(grace) }).await,
+            Order::Kill(run) => self.end(run, Command::Kill).await,
+            Order::Reboot { run, grace } => {
+                if run.boot == self.boot {
+                    self.tell(&Command::Reboot { grace_ms: self.milliseconds(grace) }).await;
+                }
+            }
+            Order::Terminate { .. } => {}
+        }
+    }
+
+    /// Domain time as the milliseconds that the host counts.
+    fn milliseconds(&self, domain: Duration) -> u64 {
+        u64::try_from(self.shared.clock.real(domain).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    async fn end(&mut self, run: Run, command: Command) {
+        if self.link.is_some() && run.boot >= self.boot {
+            self.tell(&command).await;
+        } else {
+            self.report(run.boot, DriverEvent::Exited { reason: ExitReason::Asked });
+        }
+    }
+
+    async fn tell(&mut self, command: &Command) {
+        let Some(link) = &mut self.link else { return };
+        let Ok(mut line) = serde_json::to_vec(command) else { return };
+        line.push(b'\n');
+        // One that does not hear it has ended, which is heard next.
+        let _ = link.writer.write_all(&line).await;
+    }
+
+    /// Makes what the instance needs, starts its shim, and follows it.
+    async fn boot(&mut self, spec: &BootSpec) -> io::Result<()> {
+        let (shared, directory, spec) = (self.shared.clone(), self.directory.clone(), spec.clone());
+        let prepared = tokio::task::spawn_blocking(move || prepare(&shared, &directory, &spec)).await;
+        let plan = prepared.map_err(io::Error::other)??;
+        let log = std::fs::File::create(self.directory.join("shim.log"))?;
+        let mut shim = tokio::process::Command::new("/proc/self/exe");
+        shim.arg(SHIM).arg(&self.directory).env_clear().stdout(Stdio::piped()).stderr(log);
+        shim.stdin(if plan.with_parent { Stdio::piped() } else { Stdio::null() });
+        let mut child = shim.spawn()?;
+        // It says so when it can be asked; one that could not begin ends instead.
+        let mut ready = [0];
+        let began = match child.stdout.take() {
+            Some(mut output) => output.read(&mut ready).await? == 1,
+            None => false,
+        };
+        if !began {
+            let log = std::fs::read_to_string(self.directory.join("shim.log")).unwrap_or_default();
+            return Err(io::Error::other(format!("its shim could not begin: {}", log.trim())));
+        }
+        let parent = child.stdin.take();
+        tokio::spawn(async move {
+            // Who holds this is seen as the shim's parent; and an ended child is to be reaped.
+            let _parent = parent;
+            let _ = child.wait().await;
+        });
+        match read_json::<State>(&self.directory.join(STATE_FILE))? {
+            Some(state) => self.connect(State { status: Status::Booting, ..state }).await,
+            None => Err(io::Error::other("its shim wrote no state")),
+        }
+    }
+
+    async fn connect(&mut self, state: State) -> io::Result<()> {
+        let stream = connect(&self.directory.join(CONTROL_SOCKET)).await?;
+        let (reader, writer) = stream.into_split();
+        self.link = Some(Link { lines: BufReader::new(reader).lines(), writer, state });
+        self.tell(&Command::Follow).await;
+        Ok(())
+    }
+
+    /// Reports what a state of the shim says that the one before it did not.
+    fn heard(&mut self, heard: Option<State>) {
+        let Some(now) = heard else {
+            return self.closed();
+        };
+        let Some(link) = &mut self.link else { return };
+        let before = std::mem::replace(&mut link.state, now.clone());
+        if let Some(event) = event(&before, &now) {
+            self.report(now.boot, event);
+        }
+    }
+
+    /// The shim has ended. If it has not told how, its file may.
+    fn closed(&mut self) {
+        let Some(Link { state: before, .. }) = self.link.take() else { return };
+        let last = read_json::<State>(&self.directory.join(STATE_FILE)).ok().flatten().unwrap_or_else(|| before.clone());
+        if is_over(&last.status) {
+            if let Some(event) = event(&before, &last) {
+                self.report(last.boot, event);
+            }
+            return;
+        }
+        end_what_is_left(&last);
+        self.lost("its shim was killed");
+    }
+
+    fn lost(&mut self, message: &str) {
+        self.link = None;
+        self.report(self.boot, DriverEvent::Exited { reason: ExitReason::Crashed { message: message.to_owned() } });
+    }
+
+    async fn terminate(&mut self, run: Run, spec: Option<&InstanceSpec>) {
+        self.tell(&Command::Kill).await;
+        while self.link.is_some() {
+            let heard = next(&mut self.link).await;
+            if heard.is_none() {
+                self.link = None;
+            }
+        }
+        let (shared, directory) = (self.shared.clone(), self.directory.clone());
+        let going: Vec<String> = spec
+            .map_or_else(Vec::new, |spec| spec.volumes.iter().filter(|it| it.delete_on_termination).map(|it| it.id.to_string()).collect());
+        let removed = tokio::task::spawn_blocking(move || remove(&shared, &directory, &going)).await.map_err(io::Error::other).flatten();
+        if let Err(error) = removed {
+            // The node asks again when it is overdue.
+            tracing::warn!(id = %self.id, error = &error as &dyn std::error::Error, "an instance could not be removed");
+            return;
+        }
+        self.report(run.boot.max(self.boot), DriverEvent::Removed);
+    }
+
+    fn report(&self, boot: u64, event: DriverEvent) {
+        self.shared.report(self.id, boot, event);
+    }
+}
+
+/// What is heard next; none: the shim has ended. Waits for ever without one.
+async fn next(link: &mut Option<Link>) -> Option<State> {
+    let Some(link) = link else { return std::future::pending().await };
+    loop {
+        match link.lines.next_line().await {
+            Ok(Some(line)) => match serde_json::from_str(&line) {
+                Ok(state) => return Some(state),
+                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "a shim said what is not understood"),
+            },
+            Ok(None) | Err(_) => return None,
+        }
+    }
+}
+
+/// Connects to a socket whose path may be longer than a socket's may be: by way of its directory.
+async fn connect(path: &std::path::Path) -> io::Result<UnixStream> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let directory = std::fs::File::open(directory)?;
+    let short = format!("/proc/self/fd/{}/{}", std::os::fd::AsRawFd::as_raw_fd(&directory), name.to_string_lossy());
+    UnixStream::connect(short).await
+}
+
+pub fn is_over(status: &Status) -> bool {
+    matches!(status, Status::Off { .. } | Status::Failed { .. })
+}
+
+/// What is to be told when one state follows another.
+fn event(before: &State, now: &State) -> Option<DriverEvent> {
+    if before.status == now.status && before.reboots == now.reboots {
+        return None;
+    }
+    match &now.status {
+        Status::Up if now.reboots > before.reboots => Some(DriverEvent::Rebooted),
+        Status::Up => Some(DriverEvent::Up),
+        Status::Failed { message } if now.reboots == 0 && before.status == Status::Booting => {
+            Some(DriverEvent::BootFailed { message: message.clone() })
+        }
+        Status::Failed { message } => Some(DriverEvent::Exited { reason: ExitReason::Crashed { message: message.clone() } }),
+        Status::Off { reason } => Some(DriverEvent::Exited { reason: exit_reason(reason) }),
+        Status::Booting | Status::Rebooting | Status::Stopping => None,
+    }
+}
+
+pub fn exit_reason(reason: &OffReason) -> ExitReason {
+    match reason {
+        OffReason::Asked => ExitReason::Asked,
+        OffReason::Itself => ExitReason::InstanceInitiated,
+        OffReason::Crashed { message } => ExitReason::Crashed { message: message.clone() },
+    }
+}
+
+/// Makes volumes and the plan of a boot.
+fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io::Result<Plan> {
+    let spec = &boot.spec;
+    let source = spec.image.source.as_str();
+    let image = images::find(source)
+        .ok_or_else(|| io::Error::other(format!("the contents of image {} (\"{source}\") are not on this node", spec.image.id)))?;
+    let root = spec.volumes.iter().find(|volume| volume.root).ok_or_else(|| io::Error::other("it has no root volume"))?;
+    std::fs::create_dir_all(directory)?;
+    let before = read_json::<Plan>(&directory.join(PLAN_FILE))?.and_then(|plan| plan.first_id);
+    let owner = if shared.root { Some(ids::claim(directory, before)?) } else { None };
+    let volumes = &shared.places.volumes;
+    let root = volumes::make_root(volumes, &root.id.to_string(), &image, owner)?;
+    for volume in spec.volumes.iter().filter(|volume| !volume.root) {
+        volumes::make_empty(volumes, &volume.id.to_string(), owner)?;
+    }
+    let (mut user_data, mut notes) = (None, vec![format!("boot {} of {}", boot.boot, boot.id)]);
+    if boot.first && is_script(&spec.user_data) {
+        user_data = Some(write_user_data(&root, &spec.user_data, owner)?);
+    } else if boot.first && !spec.user_data.is_empty() {
+        // It may be meant for a program that asks the metadata service for it.
+        notes.push("the user data is not run: what is to be run begins with #! and an interpreter, as in #!/bin/sh".into());
+    }
+    let plan = Plan {
+        id: boot.id.to_string(),
+        boot: boot.boot,
+        hostname: spec.hostname.split('.').next().unwrap_or_default().to_owned(),
+        root,
+        whole: false,
+        boot_script: image.boot_script.map(PathBuf::from),
+        user_data,
+        notes,
+        environment: Vec::new(),
+        first_id: owner,
+        ids: volumes::IDS,
+        limits: Limits {
+            cpu_milli: spec.demand.vcpu_milli,
+            memory_bytes: spec.demand.memory_mib << 20,
+            tasks: spec.demand.vcpu_milli.div_ceil(1_000) * TASKS_PER_VCPU,
+        },
+        with_parent: shared.volatile,
+    };
+    // So that nobody takes the state of an earlier boot for this one's.
+    match std::fs::remove_file(directory.join(STATE_FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    write_json(&directory.join(PLAN_FILE), &plan)?;
+    Ok(plan)
+}
+
+/// Where the user data's script stands in the root volume.
+const USER_DATA: &str = "var/lib/gureum/user-data";
+
+fn is_script(user_data: &[u8]) -> bool {
+    user_data.starts_with(b"#!")
+}
+
+fn write_user_data(root: &std::path::Path, bytes: &[u8], owner: Option<u32>) -> io::Result<PathBuf> {
+    use std::os::unix::fs::{PermissionsExt, lchown};
+    let path = root.join(USER_DATA);
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent)?;
+    }
+    write_whole(&path, bytes)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
+    if let Some(owner) = owner {
+        for place in ["var", "var/lib", "var/lib/gureum", USER_DATA] {
+            lchown(root.join(place), Some(owner), Some(owner))?;
+        }
+    }
+    Ok(PathBuf::from(USER_DATA))
+}
+
+/// Ends what a shim left that was killed. Process 1 dies with it; this makes sure.
+fn end_what_is_left(state: &State) {
+    for process in [Some(state.shim), state.init].into_iter().flatten() {
+        if let Err(error) = process.kill() {
+            tracing::warn!(pid = process.pid, error = &error as &dyn std::error::Error, "a process of an instance could not be ended");
+        }
+    }
+}
+
+fn remove(shared: &Shared, directory: &std::path::Path, going: &[String]) -> io::Result<()> {
+    if let Some(state) = read_json::<State>(&directory.join(STATE_FILE)).ok().flatten() {
+        end_what_is_left(&state);
+        let ended = |process: &Process| !process.lives();
+        if !(ended(&state.shim) && state.init.as_ref().is_none_or(ended)) {
+            return Err(io::Error::other("its processes are still there"));
+        }
+        gureum_shim::remove_groups(&state.groups);
+    }
+    for id in going {
+        volumes::remove_directory(&volumes::place(&shared.places.volumes, id))?;
+    }
+    if let Some(first) = read_json::<Plan>(&directory.join(PLAN_FILE)).ok().flatten().and_then(|plan| plan.first_id) {
+        ids::release(directory, first)?;
+    }
+    volumes::remove_directory(directory)
+}

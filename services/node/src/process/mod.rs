@@ -1,0 +1,245 @@
+//! The `process` driver: programs in namespaces of their own, without root, daemon or virtual machine.
+//!
+//! ```text
+//!  driver ──► keeper (a task for each instance) ── control.sock ──► shim ──► the instance
+//!     ▲            │
+//!     └─ reports ──┘
+//! ```
+//!
+//! What it has stands in a directory: `instances/<id>/` with the plan of the last boot, the shim's state and the
+//! console, and `volumes/<id>/`. A driver that starts finds there what runs, by the shim's number and start time.
+
+mod ids;
+mod images;
+mod keeper;
+mod volumes;
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use gureum_model::{Timestamp, id::InstanceId};
+use gureum_node_domain::{
+    BootSpec, Capabilities, DriverEvent, DriverReport, ExitReason, Found, InstanceSpec, NodeInstance, Usage,
+    driver::{AddressMode, DriverKind, Isolation, Limit},
+    spec::Platform,
+};
+use gureum_service::Clock;
+use gureum_shim::{
+    console,
+    protocol::{LimitedBy, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json},
+};
+use tokio::sync::mpsc;
+
+use self::keeper::{Keeper, Order};
+use crate::driver::{Driver, DriverError, Run};
+
+/// Bytes of a console that are answered.
+const CONSOLE_TAIL: usize = 64 << 10;
+
+/// Where a driver keeps what.
+#[derive(Debug, Clone)]
+struct Places {
+    instances: PathBuf,
+    volumes: PathBuf,
+}
+
+impl Places {
+    fn instance(&self, id: InstanceId) -> PathBuf {
+        self.instances.join(id.to_string())
+    }
+}
+
+/// What all keepers share.
+struct Shared {
+    places: Places,
+    clock: Clock,
+    /// Instances end with this process.
+    volatile: bool,
+    /// This process is root: instances have user ids of their own.
+    root: bool,
+    reports: mpsc::UnboundedSender<DriverReport>,
+}
+
+impl Shared {
+    fn report(&self, id: InstanceId, boot: u64, event: DriverEvent) {
+        // Nobody takes reports any more when the node ends.
+        let _ = self.reports.send(DriverReport { id, boot, at: self.clock.now(), event });
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What it guards is changed by single operations, so it is whole.
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Instances that are processes.
+pub struct ProcessDriver {
+    capabilities: Capabilities,
+    shared: Arc<Shared>,
+    keepers: Mutex<BTreeMap<InstanceId, mpsc::UnboundedSender<Order>>>,
+    reports: tokio::sync::Mutex<mpsc::UnboundedReceiver<DriverReport>>,
+    /// Processor time of each instance when it was last asked for.
+    measured: Mutex<BTreeMap<InstanceId, (Instant, Duration)>>,
+}
+
+impl ProcessDriver {
+    /// A driver whose instances are kept in a directory, and outlive this process unless it is `volatile`.
+    pub fn new(directory: &Path, volatile: bool, clock: Clock) -> io::Result<Self> {
+        let places = Places { instances: directory.join("instances"), volumes: directory.join("volumes") };
+        fs::create_dir_all(&places.instances)?;
+        fs::create_dir_all(&places.volumes)?;
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let root = fs::metadata("/proc/self")?;
+        let root = std::os::unix::fs::MetadataExt::uid(&root) == 0;
+        let shared = Shared { places, clock, volatile, root, reports: sender };
+        Ok(Self {
+            capabilities: capabilities(!volatile),
+            shared: Arc::new(shared),
+            keepers: Mutex::default(),
+            reports: tokio::sync::Mutex::new(receiver),
+            measured: Mutex::default(),
+        })
+    }
+
+    /// Hands an order to the instance's keeper, of whom there is one from the first order on.
+    fn order(&self, id: InstanceId, order: Order) {
+        let mut keepers = lock(&self.keepers);
+        let keeper = keepers.entry(id).or_insert_with(|| Keeper::start(id, self.shared.clone()));
+        if let Err(mpsc::error::SendError(order)) = keeper.send(order) {
+            // It has ended with an instance that was removed.
+            let again = Keeper::start(id, self.shared.clone());
+            let _ = again.send(order);
+            *keeper = again;
+        }
+    }
+}
+
+/// What the host grants, found by looking.
+fn capabilities(survives_restart: bool) -> Capabilities {
+    let limit = match gureum_shim::limited_by() {
+        LimitedBy::CgroupV1 => Limit::CgroupV1,
+        LimitedBy::CgroupV2 => Limit::CgroupV2,
+        LimitedBy::Rlimit => Limit::Rlimit,
+    };
+    Capabilities {
+        driver: DriverKind::Process,
+        isolation: Isolation::Namespaces,
+        cpu_limit: limit,
+        memory_limit: limit,
+        address_mode: AddressMode::OwnInterface,
+        disk_limit: false,
+        executes: true,
+        hot_plug: false,
+        survives_restart,
+        platforms: vec![Platform::Linux],
+        max_instances: None,
+    }
+}
+
+#[async_trait]
+impl Driver for ProcessDriver {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    async fn adopt(&self, _records: &[&NodeInstance]) -> Result<Vec<(InstanceId, Found)>, DriverError> {
+        let unreadable = |error: io::Error| DriverError::Unavailable(format!("{}: {error}", self.shared.places.instances.display()));
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.shared.places.instances).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            let Some(id) = path.file_name().and_then(|name| name.to_str()?.parse::<InstanceId>().ok()) else { continue };
+            let state = read_json::<State>(&path.join(STATE_FILE)).map_err(unreadable)?;
+            found.push((id, state.map_or(Found::Absent, |state| self.adopt_one(id, state))));
+        }
+        Ok(found)
+    }
+
+    async fn boot(&self, spec: &BootSpec) -> Result<(), DriverError> {
+        self.order(spec.id, Order::Boot(Box::new(spec.clone())));
+        Ok(())
+    }
+
+    async fn stop(&self, run: Run, grace: Duration) -> Result<(), DriverError> {
+        self.order(run.id, Order::Stop { run, grace });
+        Ok(())
+    }
+
+    async fn kill(&self, run: Run) -> Result<(), DriverError> {
+        self.order(run.id, Order::Kill(run));
+        Ok(())
+    }
+
+    async fn reboot(&self, run: Run, grace: Duration) -> Result<(), DriverError> {
+        self.order(run.id, Order::Reboot { run, grace });
+        Ok(())
+    }
+
+    async fn reconfigure(&self, spec: &BootSpec) -> Result<(), DriverError> {
+        // Addresses, groups, tags and the key are not carried into a running instance: the next boot has them.
+        let message = "a running instance of this driver takes no change; its next boot does".to_owned();
+        self.shared.report(spec.id, spec.boot, DriverEvent::ReconfigureFailed { generation: spec.generation, message });
+        Ok(())
+    }
+
+    async fn terminate(&self, run: Run, spec: Option<&InstanceSpec>) -> Result<(), DriverError> {
+        self.order(run.id, Order::Terminate { run, spec: spec.cloned().map(Box::new) });
+        Ok(())
+    }
+
+    async fn usage(&self, ids: &[InstanceId]) -> Vec<(InstanceId, Usage)> {
+        ids.iter().filter_map(|id| Some((*id, self.usage_of(*id)?))).collect()
+    }
+
+    async fn console(&self, record: &NodeInstance) -> Result<Vec<u8>, DriverError> {
+        let directory = self.shared.places.instance(record.id);
+        console::tail(&directory, CONSOLE_TAIL).map_err(|error| DriverError::Unavailable(format!("{}: {error}", directory.display())))
+    }
+
+    async fn reports(&self, most: usize) -> Vec<DriverReport> {
+        let mut reports = Vec::new();
+        self.reports.lock().await.recv_many(&mut reports, most).await;
+        reports
+    }
+}
+
+impl ProcessDriver {
+    /// What an instance's directory says that there is of it.
+    fn adopt_one(&self, id: InstanceId, state: State) -> Found {
+        let boot = state.boot;
+        let at = Timestamp::from_micros(state.since).min(self.shared.clock.now());
+        if state.shim.lives() && !keeper::is_over(&state.status) {
+            self.order(id, Order::Adopt(Box::new(state.clone())));
+        }
+        match &state.status {
+            Status::Off { reason } => Found::Off { boot, at, reason: keeper::exit_reason(reason) },
+            Status::Failed { message } => Found::Off { boot, at, reason: ExitReason::Crashed { message: message.clone() } },
+            _ if !state.shim.lives() => {
+                let message = "its shim was gone when the node came back".to_owned();
+                Found::Off { boot, at: self.shared.clock.now(), reason: ExitReason::Crashed { message } }
+            }
+            Status::Booting | Status::Rebooting => Found::Booting { boot },
+            Status::Up | Status::Stopping => Found::Up { boot, since: at },
+        }
+    }
+
+    fn usage_of(&self, id: InstanceId) -> Option<Usage> {
+        let directory = self.shared.places.instance(id);
+        let state = read_json::<State>(&directory.join(STATE_FILE)).ok().flatten()?;
+        let plan = read_json::<Plan>(&directory.join(PLAN_FILE)).ok().flatten()?;
+        let used = gureum_shim::usage(&state)?;
+        let now = gureum_service::clock::monotonic();
+        let before = lock(&self.measured).insert(id, (now, used.cpu));
+        let cpu_percent = before.map_or(0.0, |(then, cpu)| {
+            let allowed = now.duration_since(then).as_secs_f64() * plan.limits.cpu_milli as f64 / 1_000.0;
+            let share = if allowed > 0.0 { used.cpu.saturating_sub(cpu).as_secs_f64() / allowed } else { 0.0 };
+            (share * 1_000.0).round().clamp(0.0, 1_000.0) / 10.0
+        });
+        Some(Usage { cpu_percent, memory_used_bytes: used.memory_bytes, memory_total_bytes: plan.limits.memory_bytes, ..Usage::default() })
+    }
+}

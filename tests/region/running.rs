@@ -1,0 +1,169 @@
+//! Instances that run: programs of this host under the process driver, followed through the region.
+
+use std::{fs, path::PathBuf};
+
+use gureum_proto::compute::v1::{compute_service_client::ComputeServiceClient, *};
+use gureum_shim::{
+    process::Process,
+    protocol::{STATE_FILE, State, read_json},
+};
+
+use crate::{
+    harness::{Deployment, Door, ask, until},
+    region::{LAUNCHABLE, image, launch_spec, region_with},
+};
+
+fn running_region() -> Deployment {
+    region_with(&|name| if name.starts_with("node") { vec!["settings.driver=process".into()] } else { Vec::new() })
+}
+
+async fn launch(door: &Door, script: &str, more: impl FnOnce(&mut LaunchSpec)) -> String {
+    let placement = PlacementSpec { availability_zone: Some("us-east-1a".into()), ..Default::default() };
+    let mut spec = LaunchSpec {
+        placement: Some(placement),
+        user_data: format!("#!/bin/sh\n{script}\n").into_bytes().into(),
+        ..launch_spec(&image(door, LAUNCHABLE).await)
+    };
+    more(&mut spec);
+    let request = RunInstancesRequest { spec: Some(spec), min_count: 1, max_count: 1, ..Default::default() };
+    ask!(door, ComputeServiceClient, run_instances, request).unwrap().instances[0].instance_id.clone()
+}
+
+async fn instance(door: &Door, id: &str) -> Instance {
+    let request = DescribeInstancesRequest { instance_ids: vec![id.to_owned()], ..Default::default() };
+    ask!(door, ComputeServiceClient, describe_instances, request).unwrap().instances.remove(0)
+}
+
+async fn until_state(door: &Door, id: &str, state: InstanceState) -> Instance {
+    until(format!("{id} {state:?}"), async || {
+        let found = instance(door, id).await;
+        if found.state() == state { Ok(found) } else { Err(format!("{:?} {}", found.state(), found.waiting_reason)) }
+    })
+    .await
+}
+
+async fn until_console(door: &Door, id: &str, text: &str) -> String {
+    until(format!("\"{text}\" in the console of {id}"), async || {
+        let request = GetConsoleOutputRequest { instance_id: id.to_owned(), ..Default::default() };
+        let output = ask!(door, ComputeServiceClient, get_console_output, request).unwrap().output;
+        let output = String::from_utf8_lossy(&output).into_owned();
+        if output.contains(text) { Ok(output) } else { Err(output) }
+    })
+    .await
+}
+
+/// What the shim of an instance on the node in zone a says.
+fn state(region: &Deployment, id: &str) -> State {
+    read_json(&region.directory("node-a").join("instances").join(id).join(STATE_FILE)).unwrap().unwrap()
+}
+
+/// The root volume of the only instance that there is on the node in zone a.
+fn root_volume(region: &Deployment) -> PathBuf {
+    let entries = fs::read_dir(region.directory("node-a").join("volumes")).unwrap();
+    entries.map(|entry| entry.unwrap().path()).next().unwrap()
+}
+
+fn left(region: &Deployment) -> Vec<PathBuf> {
+    let places = ["instances", "volumes"].map(|place| region.directory("node-a").join(place));
+    places.iter().flat_map(|place| fs::read_dir(place).unwrap()).map(|entry| entry.unwrap().path()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_runs_through_its_life_and_through_the_death_of_its_node() {
+    let mut region = running_region();
+    let door = region.door("000000000901");
+    let script = "echo \"user data of $(hostname)\"; echo kept > /kept\n(while ! [ -e /end ]; do sleep 0.05; done; echo going; poweroff) &";
+    let id = launch(&door, script, |_| {}).await;
+    let running = until_state(&door, &id, InstanceState::Running).await;
+    let name = running.private_dns_name.split('.').next().unwrap().to_owned();
+    until_console(&door, &id, &format!("user data of {name}")).await;
+    until_console(&door, &id, "the user data ended with exit code 0").await;
+
+    // Its node and all else dies and comes back; the instance never noticed.
+    let before = state(&region, &id);
+    let init = before.init.unwrap();
+    for service in ["node-a", "compute", "network", "gateway"] {
+        region.kill(service);
+        region.restart(service);
+    }
+    let found = until_state(&door, &id, InstanceState::Running).await;
+    assert_eq!(found.launch_time, running.launch_time);
+    assert_eq!(state(&region, &id), before, "it is another");
+    assert!(init.lives());
+
+    // It shuts itself down, and starts again with its disk and without its user data.
+    let volume = root_volume(&region);
+    fs::write(volume.join("end"), "").unwrap();
+    let stopped = until_state(&door, &id, InstanceState::Stopped).await;
+    assert_eq!(stopped.state_reason.unwrap().code, "Client.InstanceInitiatedShutdown");
+    assert!(!init.lives());
+    ask!(door, ComputeServiceClient, start_instances, StartInstancesRequest { instance_ids: vec![id.clone()], ..Default::default() })
+        .unwrap();
+    until_state(&door, &id, InstanceState::Running).await;
+    assert_eq!(fs::read_to_string(volume.join("kept")).unwrap(), "kept\n");
+    let console = until_console(&door, &id, "going").await;
+    assert_eq!(console.matches("user data of").count(), 1, "{console}");
+
+    // It is rebooted, stopped, and terminated.
+    let reboot = RebootInstancesRequest { instance_ids: vec![id.clone()], ..Default::default() };
+    ask!(door, ComputeServiceClient, reboot_instances, reboot).unwrap();
+    until("the reboot", async || match state(&region, &id) {
+        state if state.reboots == 1 && state.init.is_some() => Ok(()),
+        state => Err(format!("{state:?}")),
+    })
+    .await;
+    let last = state(&region, &id);
+    let terminate = TerminateInstancesRequest { instance_ids: vec![id.clone()], ..Default::default() };
+    ask!(door, ComputeServiceClient, terminate_instances, terminate).unwrap();
+    until_state(&door, &id, InstanceState::Terminated).await;
+    assert!(![last.shim, last.init.unwrap()].iter().any(Process::lives), "processes are left");
+    assert_eq!(left(&region), Vec::<PathBuf>::new());
+    assert!(last.groups.iter().all(|group| !group.exists()), "control groups are left");
+    region.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_is_to_be_terminated_when_it_shuts_down_leaves_nothing() {
+    let region = running_region();
+    let door = region.door("000000000902");
+    let terminates = |spec: &mut LaunchSpec| spec.set_instance_initiated_shutdown_behavior(ShutdownBehavior::Terminate);
+    let id = launch(&door, "shutdown now", terminates).await;
+    let gone = until_state(&door, &id, InstanceState::Terminated).await;
+    assert_eq!(gone.state_reason.unwrap().code, "Client.InstanceInitiatedShutdown");
+    assert_eq!(left(&region), Vec::<PathBuf>::new());
+    region.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_whose_shim_is_killed_is_stopped_with_the_reason() {
+    let region = running_region();
+    let door = region.door("000000000903");
+    let id = launch(&door, "sleep 600 &", |_| {}).await;
+    until_state(&door, &id, InstanceState::Running).await;
+    until_console(&door, &id, "exit code 0").await;
+    let found = state(&region, &id);
+    found.shim.kill().unwrap();
+    until_state(&door, &id, InstanceState::Stopped).await;
+    assert!(!found.init.unwrap().lives());
+    // It is whole, and starts again.
+    ask!(door, ComputeServiceClient, start_instances, StartInstancesRequest { instance_ids: vec![id.clone()], ..Default::default() })
+        .unwrap();
+    until_state(&door, &id, InstanceState::Running).await;
+    let terminate = TerminateInstancesRequest { instance_ids: vec![id.clone()], ..Default::default() };
+    ask!(door, ComputeServiceClient, terminate_instances, terminate).unwrap();
+    until_state(&door, &id, InstanceState::Terminated).await;
+    region.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn user_data_that_is_no_script_is_not_run_and_the_console_says_so() {
+    let region = running_region();
+    let door = region.door("000000000904");
+    let id = launch(&door, "", |spec| spec.user_data = Some(b"colour = blue\n".to_vec())).await;
+    until_state(&door, &id, InstanceState::Running).await;
+    until_console(&door, &id, "the user data is not run").await;
+    let terminate = TerminateInstancesRequest { instance_ids: vec![id.clone()], ..Default::default() };
+    ask!(door, ComputeServiceClient, terminate_instances, terminate).unwrap();
+    until_state(&door, &id, InstanceState::Terminated).await;
+    region.finish();
+}

@@ -33,6 +33,9 @@ const ACCESS_KEY_VARIABLE: &str = "GUREUM_ACCESS_KEY";
 /// Time for a connection. Beyond it the region counts as not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a connection may be silent before it is asked whether it is still there, and then to say so.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
 /// Time for a call. The region's own limit is 30 s; this one leaves its answer time to arrive.
 const CALL_TIMEOUT: Duration = Duration::from_secs(35);
 
@@ -144,7 +147,10 @@ impl Client {
         let access_key = std::env::var(ACCESS_KEY_VARIABLE).ok().filter(|key| !key.is_empty());
         let caller = Caller::new(connection, access_key.as_deref())?;
         let endpoint = endpoint(connection)?;
-        let channel = endpoint.connect().await.map_err(|error| connection.unreachable(chain(&error)))?;
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await;
+        let connected =
+            connected.map_err(|_| connection.unreachable(format!("it did not answer within {} s", CONNECT_TIMEOUT.as_secs())))?;
+        let channel = connected.map_err(|error| connection.unreachable(chain(&error)))?;
         Ok(Self { transport: InterceptedService::new(channel, caller), endpoint: connection.endpoint.clone() })
     }
 
@@ -207,6 +213,8 @@ fn endpoint(connection: &Connection) -> Result<Endpoint, Failure> {
     };
     let mut endpoint =
         Endpoint::from_shared(text.clone()).map_err(|error| invalid(chain(&error)))?.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+    // A region that is frozen takes connections, and answers nothing: not even this.
+    endpoint = endpoint.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE).keep_alive_while_idle(true);
     if secure {
         let tls = match &connection.ca {
             Some(path) => {

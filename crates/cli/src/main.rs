@@ -34,6 +34,7 @@ fn main() -> ExitCode {
     if let Some(arguments) = gureum_node::shim_arguments() {
         return gureum_node::shim(&arguments);
     }
+    more_files();
     let cli = Cli::parse();
     let threads = cli.worker_threads();
     match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
@@ -48,6 +49,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Every caller, watcher and peer is an open file, and the usual limit of 1,024 is there for programs that call select(2).
+fn more_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // It goes on with what it has.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 async fn run(cli: Cli) -> ExitCode {

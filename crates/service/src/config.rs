@@ -334,6 +334,8 @@ impl<S: Settings> ServiceConfig<S> {
                 name.strip_prefix("GUREUM_").filter(|key| key.contains("__") || TOP_LEVEL.contains(&key.to_lowercase().as_str()))
             {
                 set(&mut table, &key.to_lowercase().replace("__", "."), &value, &mut faults);
+            } else if let Some(level) = name.strip_prefix("GUREUM_").filter(|key| LEVELS.contains(&key.to_lowercase().as_str())) {
+                faults.push(format!("{name} sets a level, not a setting: name the setting too, as in GUREUM_{level}__NAME"));
             }
         }
         for flag in flags {
@@ -398,6 +400,9 @@ impl<S: Settings> ServiceConfig<S> {
         faults
     }
 }
+
+/// Fields that have others below them.
+const LEVELS: [&str; 6] = ["store", "peers", "tls", "clock", "telemetry", "settings"];
 
 /// Fields without a level above them; other variables that begin with GUREUM_ are someone else's.
 const TOP_LEVEL: [&str; 5] = ["listen", "seed", "drain_timeout_ms", "max_message_bytes", "faults"];

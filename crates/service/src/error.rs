@@ -92,7 +92,10 @@ impl From<Error> for Status {
             // Without details: the context layer tells why instead.
             Error::Store(error @ StoreError::Barred) => Status::invalid_argument(error.to_string()),
             Error::Store(StoreError::Panicked) => internal("a decision panicked"),
-            Error::Store(error @ StoreError::Stopped(_)) => unavailable("Unavailable", &error.to_string()),
+            // Why stands in the service's log: it names files of the host.
+            Error::Store(StoreError::Stopped(_)) => {
+                unavailable("ServiceUnavailable", "the service's store has stopped; try again when the service was started again")
+            }
             Error::Peer { peer, status } => from_peer(peer, *status),
             Error::Internal(text) => internal(&text),
         }

@@ -129,9 +129,17 @@ impl DurableEngine {
         let mut checkpoint = if base > 0 { Some(Checkpoint::open(&self.checkpoint_path(base), &self.copy_path(base))?) } else { None };
         let mut loaded = checkpoint.as_ref().map_or_else(Loaded::default, Checkpoint::loaded);
         let last = found.journals.keys().next_back().copied().filter(|last| *last >= base);
+        // A checkpoint is begun after its journal is durable, so a crash leaves none without one.
+        if base > 0 && !found.journals.contains_key(&base) {
+            return Err(EngineError::Missing { path: self.journal_path(base) });
+        }
         let mut later = Later::default();
         for generation in found.journals.keys().copied().filter(|generation| *generation >= base) {
-            let place = if Some(generation) == last { Place::Last } else { Place::Earlier };
+            let place = match last {
+                Some(last) if last == generation && (generation > base || base == 0) => Place::Begun,
+                Some(last) if last == generation => Place::Last,
+                _ => Place::Earlier,
+            };
             let begins = loaded.revision;
             let journal = Journal::replay(&self.journal_path(generation), place, begins, |group| {
                 loaded = Loaded { revision: group.revision, sequence: group.sequence };

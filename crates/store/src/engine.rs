@@ -75,6 +75,8 @@ pub enum EngineError {
     Damaged { path: PathBuf, offset: u64 },
     #[error("{} goes on after revision {begins}, but what stands before it ends at {revision}: a file of the store is missing; restore the directory from a backup", path.display())]
     Gap { path: PathBuf, begins: u64, revision: u64 },
+    #[error("{} is missing, and with it what was written last; restore the directory from a backup", path.display())]
+    Missing { path: PathBuf },
     #[error("revision {revision} was given to an engine that holds revision {last}; the store has another writer")]
     Stale { revision: u64, last: u64 },
     #[error("the checkpoint {} cannot be read back: {reason}; if the disk is full, make room, else restore the directory from a backup", path.display())]

@@ -68,8 +68,10 @@ struct Begun {
 pub enum Place {
     /// Others follow it, so it was whole when they were begun.
     Earlier,
-    /// A crash may have cut it.
+    /// A crash may have cut it, but not its header: that was durable before what stands beside it.
     Last,
+    /// A crash may have cut even its header.
+    Begun,
 }
 
 impl Journal {
@@ -104,7 +106,7 @@ impl Journal {
         let begun = match Begun::read(&bytes) {
             Some(begun) => begun,
             // Its maker died before it was synced, so no group was ever written to it.
-            None if place == Place::Last && bytes.len() <= FILE_HEADER => return Self::begin(path, file, revision),
+            None if place == Place::Begun && bytes.len() <= FILE_HEADER => return Self::begin(path, file, revision),
             None => return Err(damaged(0)),
         };
         if begun.revision != revision {
@@ -119,9 +121,11 @@ impl Journal {
             if place == Place::Earlier || valid_record_behind(&bytes, at + 1, begun) {
                 return Err(damaged(at));
             }
+            let bytes = bytes.len() - at;
+            tracing::warn!(journal = %path.display(), bytes, "what a crash left unfinished at the end of the journal is cut off");
             file.set_len(at as u64).map_err(io_error("truncate", path))?;
         }
-        if place == Place::Last {
+        if place != Place::Earlier {
             // What was read may stand in the kernel's cache alone: its writer may have died before
             // the sync, or the sync may have failed, after which the kernel takes these pages for
             // clean. Writing the last record once more, as it is, makes the sync a real one.
@@ -288,10 +292,10 @@ mod tests {
             let at_an_end = length == FILE_HEADER as u64 || ends.contains(&length);
             prop_assert_eq!(replayed(&path, Place::Earlier).is_ok(), at_an_end);
             let expected: Vec<_> = keys.iter().take(whole).enumerate().map(|(number, keys)| group(number as u64 + 1, keys)).collect();
-            prop_assert_eq!(replayed(&path, Place::Last).unwrap(), expected);
-            let mut again = Journal::replay(&path, Place::Last, 0, |_| Ok(())).unwrap();
+            prop_assert_eq!(replayed(&path, Place::Begun).unwrap(), expected);
+            let mut again = Journal::replay(&path, Place::Begun, 0, |_| Ok(())).unwrap();
             again.append(&group(99, &[])).unwrap();
-            prop_assert_eq!(replayed(&path, Place::Last).unwrap().len(), whole + 1);
+            prop_assert_eq!(replayed(&path, Place::Begun).unwrap().len(), whole + 1);
         }
 
         /// A flipped byte is never read as something else: what was before it stays, and damage with

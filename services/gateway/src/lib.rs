@@ -19,11 +19,12 @@ mod filter;
 mod health;
 mod limits;
 mod log;
+mod patience;
 pub mod settings;
 mod tagging;
 mod web;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use gureum_proto::{
     compute::v1::{WatchAllRequest as ComputeWatch, compute_peer_service_client::ComputePeerServiceClient},
@@ -40,6 +41,7 @@ use gureum_service::{
 };
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
+use tokio_stream::StreamExt;
 use tonic::{
     service::Routes,
     transport::{Server, ServerTlsConfig, server::TcpIncoming},
@@ -49,6 +51,7 @@ use crate::{
     door::{AdmitLayer, Door, Proxy},
     health::Health,
     log::{Deliveries, Describer, Log, LogApi, Schema, Source, follow},
+    patience::{FIRST_WORDS, Patient},
     settings::Settings,
 };
 
@@ -118,9 +121,11 @@ async fn open_door(
     let registry = Arc::new(registry);
     let page = axum::routing::get(move || async move { ([(http::header::CONTENT_TYPE, metrics::CONTENT_TYPE)], render(&registry)) });
     let router = own.route("/metrics", page).fallback_service(Proxy(door.clone()));
-    let mut server = Server::builder().accept_http1(true).max_concurrent_streams(Some(MAX_STREAMS));
+    let server = Server::builder().accept_http1(true).max_concurrent_streams(Some(MAX_STREAMS));
+    // Whoever does not answer these is not there any more.
+    let mut server = server.http2_keepalive_interval(Some(ARE_YOU_THERE)).http2_keepalive_timeout(Some(ARE_YOU_THERE));
     if let Some(tls) = tls {
-        server = server.tls_config(tls).map_err(StartError::Serve)?;
+        server = server.tls_config(tls.timeout(FIRST_WORDS)).map_err(StartError::Serve)?;
     }
     let served = server
         .layer(web::WebLayer::new(&settings.web_origins))
@@ -131,7 +136,7 @@ async fn open_door(
     let draining = async move { stop.cancelled().await };
     // The server's own setting is not for listeners that it is handed. Without it an answer of two segments
     // waits 40 ms for the caller's acknowledgement of the first.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).map(|stream| stream.map(Patient::new));
     service.tasks.spawn(async move {
         if let Err(error) = served.serve_with_incoming_shutdown(incoming, draining).await {
             tracing::error!(error = &error as &dyn std::error::Error, "the door is closed");
@@ -164,6 +169,9 @@ async fn follow_health(
 
 /// Streams that one caller's connection may have at once.
 const MAX_STREAMS: u32 = 4_096;
+
+/// How long a caller may be silent before he is asked whether he is still there, and then to say so.
+const ARE_YOU_THERE: Duration = Duration::from_secs(20);
 
 /// Follows every service's outbox into the log.
 fn follow_all(service: &Service<Schema>, door: &Arc<Door>, security: &Peer, network: &Peer, compute: &Peer) -> Result<(), StartError> {

@@ -24,6 +24,8 @@ use crate::failure::Failure;
 /// Pause before a child that ended is started again: doubled each time it ends soon, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The longest for one that was ready: whoever is killed again and again is to be back in two seconds each time.
+const LONGEST_PAUSE_WHEN_READY: Duration = Duration::from_millis(800);
 
 /// A child that ran this long was well, and the next pause is the first again.
 const WELL_AFTER: Duration = Duration::from_secs(10);
@@ -119,6 +121,7 @@ impl Supervisor {
                 return Err(Failure::usage(format!("{} ended {failures} times before it was ready; its log says why", self.name)));
             }
             pause = if started.elapsed() > WELL_AFTER { FIRST_PAUSE } else { pause };
+            pause = if was_ready { pause.min(LONGEST_PAUSE_WHEN_READY) } else { pause };
             tracing::warn!(service = self.name, pause_ms = pause.as_millis() as u64, "ended; it is started again");
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}

@@ -77,6 +77,8 @@ impl DeviceMapping {
 pub struct PlannedVolume {
     pub device_name: String,
     pub ebs: Ebs,
+    /// Products of the marketplace that are in its snapshot.
+    pub product_codes: Vec<String>,
 }
 
 impl PlannedVolume {
@@ -98,9 +100,12 @@ pub fn launch_volumes<'a>(
     find: impl Fn(SnapshotId) -> Option<&'a Snapshot>,
     field: &str,
 ) -> Result<Vec<PlannedVolume>, Refusal> {
-    let resolved = resolve(base, root, specs, Purpose::Launch, scope, find, field)?;
+    let resolved = resolve(base, root, specs, Purpose::Launch, scope, &find, field)?;
     let planned = resolved.into_iter().filter_map(|mapping| match mapping.target {
-        Target::Ebs(ebs) => Some(PlannedVolume { device_name: mapping.device_name, ebs }),
+        Target::Ebs(ebs) => {
+            let product_codes = ebs.snapshot_id.and_then(&find).map(|snapshot| snapshot.product_codes.clone()).unwrap_or_default();
+            Some(PlannedVolume { device_name: mapping.device_name, ebs, product_codes })
+        }
         // Instance storage comes with the type and is nobody's volume.
         Target::Ephemeral(_) => None,
     });

@@ -53,6 +53,9 @@ pub struct Snapshot {
     pub state: SnapshotState,
     /// Who may make volumes of it beside the owner.
     pub permissions: Permissions,
+    /// Products of the marketplace that are in it: whoever launches an image of it accepts their terms first.
+    #[serde(default)]
+    pub product_codes: Vec<String>,
     /// Of an image that ships: nobody can change it.
     pub shipped: bool,
     pub tags: Tags,
@@ -161,6 +164,7 @@ pub(crate) fn of_volume(volume: &Volume, description: &str, tags: Tags, id: Snap
         start_time: now,
         state: SnapshotState::Pending { until: now + copy_time(volume.size_gib) },
         permissions: Permissions::default(),
+        product_codes: volume.product_codes.clone(),
         shipped: false,
         tags,
     }

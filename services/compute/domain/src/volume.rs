@@ -77,6 +77,9 @@ pub struct Volume {
     pub throughput_mibps: Option<u32>,
     /// What it was made from.
     pub snapshot_id: Option<SnapshotId>,
+    /// Products of the marketplace that are in it.
+    #[serde(default)]
+    pub product_codes: Vec<String>,
     pub encrypted: bool,
     /// Only if encrypted.
     pub kms_key_id: Option<String>,

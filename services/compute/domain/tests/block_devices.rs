@@ -35,6 +35,7 @@ fn snapshot(number: u128, encrypted: bool) -> Snapshot {
         start_time: NOW,
         state: SnapshotState::Completed { since: NOW },
         permissions: Permissions::default(),
+        product_codes: Vec::new(),
         shipped: false,
         tags: Tags::default(),
     }

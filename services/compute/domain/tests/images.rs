@@ -55,7 +55,7 @@ fn machine() -> (Instance, Vec<Volume>) {
     let id = InstanceId::from_number(1);
     let ids = IdSource::seeded(1);
     let volumes: Vec<Volume> =
-        planned.iter().map(|plan| launched_volume(&scope, plan, (ids.next(), id), 'a', &Tags::default(), NOW)).collect();
+        planned.iter().map(|plan| launched_volume(&scope, plan, (ids.next(), id), 'a', &[], &Tags::default(), NOW)).collect();
     let seen = planned.iter().zip(&volumes).map(|(plan, volume)| AttachedVolume {
         device_name: plan.device_name.clone(),
         volume_id: volume.id,
@@ -333,12 +333,41 @@ fn every_shipped_image_can_be_launched() {
             &planned[0],
             (instance.volumes[0].volume_id, instance.id),
             instance.zone,
+            &instance.product_codes,
             &plan.wanted.tags.volume,
             NOW,
         );
         let after = attach::terminated(&volume, instance.id, NOW).after(&volume).expect("kept a while");
         assert!(!after.visible() && volume.attachment(instance.id).is_some_and(|it| it.device == image.root_device_name));
     }
+}
+
+/// As on EC2, a product stays with what it is in: with volumes, snapshots, and images of these, however they are made.
+#[test]
+fn no_copy_of_a_product_is_free_of_its_terms() {
+    use gureum_compute_domain::{
+        block_device,
+        snapshot::{self, SnapshotState},
+        volume::create as make,
+    };
+    let (scope, ids, code) = (scope(1), IdSource::seeded(9), vec!["product".to_owned()]);
+    let ships = &shipped::table()[0];
+    let (image, of_image) = (ships.image(&scope.region), ships.snapshot(&scope.region));
+    let find = |_| Some(&of_image);
+    let planned = block_device::launch_volumes(&image.block_devices, &image.root_device_name, &[], &scope, find, "").expect("its volumes");
+    let root = make::launched(&scope, &planned[0], (ids.next(), ids.next()), 'a', &code, &Tags::default(), NOW);
+    let copy = snapshot::create(&root, "", Tags::default(), ids.next(), NOW).expect("it is in use");
+    let copy = snapshot::Snapshot { state: SnapshotState::Completed { since: NOW }, ..copy };
+    assert_eq!(copy.product_codes, code);
+    let zone = scope.region.zones()[0].clone();
+    let new = make::NewVolume { availability_zone: zone, snapshot_id: copy.id.to_string(), ..make::NewVolume::default() };
+    assert_eq!(make::create(&new, &scope, |_| Some(&copy), ids.next(), NOW).expect("a volume").product_codes, code);
+    let mapping =
+        BlockDeviceSpec { device_name: "/dev/xvda".to_owned(), snapshot_id: Some(copy.id.to_string()), ..BlockDeviceSpec::default() };
+    let new = NewImage { name: "washed".to_owned(), block_devices: vec![mapping], ..NewImage::default() };
+    let registration = Registration { root_device_name: "/dev/xvda".to_owned(), ..Registration::default() };
+    let image = register(&new, &registration, &scope, None, |_| Some(&copy), ids.next(), NOW).expect("an image");
+    assert_eq!(image.product_codes, code);
 }
 
 #[derive(Debug, Clone)]

@@ -325,7 +325,7 @@ fn put_volumes(tx: &mut crate::store::Tx<'_>, it: &Instance, prepared: &Prepared
     let now = tx.now();
     for (planned, id) in prepared.volumes.iter().zip(&ids.volumes) {
         let tags = &prepared.plan.wanted.tags.volume;
-        let volume = volume::create::launched(&it.scope, planned, (*id, it.id), it.zone, tags, now);
+        let volume = volume::create::launched(&it.scope, planned, (*id, it.id), it.zone, &it.product_codes, tags, now);
         put_volume(tx, "VolumeCreated", volume);
     }
 }

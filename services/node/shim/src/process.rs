@@ -1,6 +1,6 @@
 //! A process that is known again: by number and start time, never by number alone.
 
-use std::{fs, time::Duration};
+use std::{fs, thread, time::Duration};
 
 use nix::{
     errno::Errno,
@@ -9,7 +9,10 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::limits::Used;
+use crate::{clock::monotonic, limits::Used};
+
+/// Between two looks whether a process that was killed has ended: the kernel tells nobody but its parent.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// A process of this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +52,18 @@ impl Process {
     /// Ends it at once.
     pub fn kill(&self) -> std::io::Result<()> {
         self.signal(Signal::SIGKILL).map_err(std::io::Error::from)
+    }
+
+    /// Waits until it has ended, for this long at most, and answers whether it has.
+    pub fn ends_within(&self, limit: Duration) -> bool {
+        let deadline = monotonic() + limit;
+        while self.lives() {
+            if monotonic() >= deadline {
+                return false;
+            }
+            thread::sleep(BETWEEN_LOOKS);
+        }
+        true
     }
 
     /// Its children that live.

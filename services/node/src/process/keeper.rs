@@ -6,7 +6,6 @@ use gureum_model::id::InstanceId;
 use gureum_node_domain::{BootSpec, DriverEvent, ExitReason, InstanceSpec};
 use gureum_shim::{
     SHIM,
-    process::Process,
     protocol::{
         CONTROL_SOCKET, Command, Limits, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json, write_whole,
     },
@@ -43,6 +42,9 @@ pub enum Order {
         spec: Option<Box<InstanceSpec>>,
     },
 }
+
+/// The kernel's time to end what was killed.
+const KILLED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Processes and threads of an instance for each vCPU.
 const TASKS_PER_VCPU: u64 = 2_048;
@@ -366,8 +368,7 @@ fn end_what_is_left(state: &State) {
 fn remove(shared: &Shared, directory: &std::path::Path, going: &[String]) -> io::Result<()> {
     if let Some(state) = read_json::<State>(&directory.join(STATE_FILE)).ok().flatten() {
         end_what_is_left(&state);
-        let ended = |process: &Process| !process.lives();
-        if !(ended(&state.shim) && state.init.as_ref().is_none_or(ended)) {
+        if ![Some(state.shim), state.init].into_iter().flatten().all(|process| process.ends_within(KILLED_WITHIN)) {
             return Err(io::Error::other("its processes are still there"));
         }
         gureum_shim::remove_groups(&state.groups);

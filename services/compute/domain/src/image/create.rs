@@ -14,7 +14,7 @@ use crate::{
     instance::{AttachedVolume, Instance, Platform, StateName},
     launch_spec::BlockDeviceSpec,
     snapshot::{Snapshot, of_volume},
-    volume::Volume,
+    volume::{Volume, create::products},
 };
 
 /// Characters of an image's name, as EC2 limits them.
@@ -110,6 +110,7 @@ pub fn of_instance<'a>(
     check_free(new, taken)?;
     // What the request leaves out is not copied.
     snapshots.retain(|copy| resolved.iter().any(|mapping| mapping.ebs().is_some_and(|ebs| ebs.snapshot_id == Some(copy.id))));
+    let of_snapshots = snapshots.iter().map(|snapshot| snapshot.product_codes.as_slice());
     let image = Image {
         scope: instance.scope.clone(),
         id,
@@ -123,7 +124,7 @@ pub fn of_instance<'a>(
         block_devices: resolved,
         permissions: Permissions::default(),
         listed: false,
-        product_codes: instance.product_codes.clone(),
+        product_codes: products(of_snapshots.chain([instance.product_codes.as_slice()])),
         create_time: now,
         deprecation_time: None,
         last_launched: None,
@@ -200,7 +201,7 @@ pub fn register<'a>(
     if root.is_empty() {
         violations.check("", Err::<(), _>(Refusal::missing("root_device_name")));
     }
-    let resolved = resolve(&[], root, &new.block_devices, Purpose::RegisterImage, scope, snapshot, "block_device_mappings");
+    let resolved = resolve(&[], root, &new.block_devices, Purpose::RegisterImage, scope, &snapshot, "block_device_mappings");
     let resolved = match resolved {
         // One that only names what is not there keeps its own code where nothing else is wrong.
         Err(refusal) => {
@@ -215,6 +216,9 @@ pub fn register<'a>(
     };
     violations.finish()?;
     check_free(new, taken)?;
+    // As on EC2, products stay with what they are in, or a copy would be free of their terms.
+    let of_snapshots = resolved.iter().filter_map(|mapping| snapshot(mapping.ebs()?.snapshot_id?));
+    let product_codes = products(of_snapshots.map(|snapshot| snapshot.product_codes.as_slice()));
     Ok(Image {
         scope: scope.clone(),
         id,
@@ -228,7 +232,7 @@ pub fn register<'a>(
         block_devices: resolved,
         permissions: Permissions::default(),
         listed: false,
-        product_codes: Vec::new(),
+        product_codes,
         create_time: now,
         deprecation_time: None,
         last_launched: None,

@@ -153,6 +153,7 @@ impl ShippedImage {
             start_time: self.create_time,
             state: SnapshotState::Completed { since: self.create_time },
             permissions: Permissions { all: true, ..Permissions::default() },
+            product_codes: Vec::new(),
             shipped: true,
             tags: Tags::default(),
         }

@@ -1,5 +1,7 @@
 //! CreateVolume, and the volumes that a launch makes.
 
+use std::collections::BTreeSet;
+
 use gureum_model::{
     Refusal, Scope, Tags, Timestamp,
     id::{InstanceId, SnapshotId, VolumeId},
@@ -82,6 +84,7 @@ pub fn create<'a>(
         iops: performance.iops,
         throughput_mibps: performance.throughput_mibps,
         snapshot_id,
+        product_codes: snapshot.map(|snapshot| snapshot.product_codes.clone()).unwrap_or_default(),
         encrypted: encryption.is_some(),
         kms_key_id: encryption,
         multi_attach: new.multi_attach,
@@ -147,8 +150,18 @@ pub(crate) fn encryption(
     }
 }
 
-/// A volume that a launch makes: it is there, attached, with its instance.
-pub fn launched(scope: &Scope, planned: &PlannedVolume, at: (VolumeId, InstanceId), zone: char, tags: &Tags, now: Timestamp) -> Volume {
+/// A volume that a launch makes: it is there, attached, with its instance. What is made of the image's snapshots, or of
+/// others, has the products `of_image` in it too.
+pub fn launched(
+    scope: &Scope,
+    planned: &PlannedVolume,
+    at: (VolumeId, InstanceId),
+    zone: char,
+    of_image: &[String],
+    tags: &Tags,
+    now: Timestamp,
+) -> Volume {
+    let of_image = if planned.ebs.snapshot_id.is_some() { of_image } else { &[] };
     let attachment = Attachment {
         instance_id: at.1,
         device: planned.device_name.clone(),
@@ -165,6 +178,7 @@ pub fn launched(scope: &Scope, planned: &PlannedVolume, at: (VolumeId, InstanceI
         iops: planned.ebs.iops,
         throughput_mibps: planned.ebs.throughput_mibps,
         snapshot_id: planned.ebs.snapshot_id,
+        product_codes: products([planned.product_codes.as_slice(), of_image]),
         encrypted: planned.ebs.encrypted,
         kms_key_id: planned.ebs.kms_key_id.clone(),
         multi_attach: false,
@@ -172,4 +186,10 @@ pub fn launched(scope: &Scope, planned: &PlannedVolume, at: (VolumeId, InstanceI
         state: VolumeState::InUse { attachments: vec![attachment] },
         tags: tags.clone(),
     }
+}
+
+/// Products of several sources, each once.
+pub(crate) fn products<'a>(sources: impl IntoIterator<Item = &'a [String]>) -> Vec<String> {
+    let all: BTreeSet<&String> = sources.into_iter().flatten().collect();
+    all.into_iter().cloned().collect()
 }

@@ -10,6 +10,9 @@ use tonic_types::{ErrorDetails, StatusExt};
 /// How tonic begins to say that a message is above the limit.
 const TOO_LARGE: &str = "Error, decoded message length too large";
 
+/// How tonic says that a request is not framed as gRPC's are, or is missing.
+const NO_MESSAGE: [&str; 2] = ["invalid compression flag", "Missing request message"];
+
 /// The answer, with a reason if it is a refusal without one.
 pub fn explain(method: &str, answer: Response<Body>) -> Response<Body> {
     if !answer.headers().contains_key("grpc-status") || answer.headers().contains_key("grpc-status-details-bin") {
@@ -33,6 +36,11 @@ fn reason(method: &str, bare: &Status) -> Option<Status> {
             let text = format!("\"/{method}\" names no call of this region; server reflection lists them");
             told(bare.code(), "InvalidAction", text)
         }
+        // What is no message of gRPC's, which tonic takes for a fault of its own.
+        Code::Internal if NO_MESSAGE.iter().any(|text| bare.message().contains(text)) => {
+            let text = format!("the request is no message of gRPC: {}", bare.message());
+            told(Code::InvalidArgument, "MalformedMessage", text)
+        }
         // A compression that is not offered.
         Code::Unimplemented => told(bare.code(), "UnsupportedOperation", bare.message().to_owned()),
         _ => None,
@@ -54,6 +62,9 @@ mod tests {
         let large = Status::out_of_range(format!("{TOO_LARGE}: found 9 bytes, the limit is: 8 bytes"));
         assert_eq!(explained(large), Some((Code::ResourceExhausted, "RequestEntityTooLarge".into())));
         assert_eq!(explained(Status::unimplemented("")), Some((Code::Unimplemented, "InvalidAction".into())));
+        let frame = Status::internal("protocol error: received message with invalid compression flag: 103 (valid flags are 0 and 1)");
+        assert_eq!(explained(frame), Some((Code::InvalidArgument, "MalformedMessage".into())));
+        assert_eq!(explained(Status::internal("Missing request message.")), Some((Code::InvalidArgument, "MalformedMessage".into())));
         assert_eq!(explained(Status::unimplemented("no gzip")), Some((Code::Unimplemented, "UnsupportedOperation".into())));
     }
 

@@ -136,6 +136,9 @@ impl RequestContext {
     fn from_headers(headers: &HeaderMap, ids: &IdSource) -> Result<Self, Refusal> {
         let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("not text"));
         let default = Scope::default();
+        if let Some(name) = [ACCOUNT_HEADER, REGION_HEADER].into_iter().find(|name| headers.get_all(*name).iter().nth(1).is_some()) {
+            return Err(Refusal::invalid(name, format!("the metadata {name} is given more than once: give it once")));
+        }
         let scope = Scope {
             account: text(ACCOUNT_HEADER).map_or(Ok(default.account), str::parse)?,
             region: text(REGION_HEADER).map_or(Ok(default.region), str::parse)?,
@@ -339,6 +342,17 @@ mod tests {
         assert_eq!(parse_timeout("€"), None);
         assert_eq!(format_timeout(Duration::from_secs(3)), "3000000u");
         assert_eq!(parse_timeout(&format_timeout(Duration::from_secs(7200))), Some(Duration::from_secs(7200)));
+    }
+
+    #[test]
+    fn a_scope_that_is_given_twice_is_refused() {
+        for name in [ACCOUNT_HEADER, REGION_HEADER] {
+            let mut headers = HeaderMap::new();
+            headers.append(name, HeaderValue::from_static("000000000001"));
+            headers.append(name, HeaderValue::from_static("000000000002"));
+            let refused = RequestContext::from_headers(&headers, &IdSource::seeded(1)).map(|context| context.scope);
+            assert!(refused.is_err_and(|refusal| refusal.violations.first().is_some_and(|violation| violation.field == name)), "{name}");
+        }
     }
 
     #[test]

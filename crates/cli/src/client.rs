@@ -88,7 +88,11 @@ impl Connection {
 
     async fn speaks_tls(&self, host: &str) -> bool {
         match endpoint(&Self { endpoint: format!("https://{host}"), ..self.clone() }) {
-            Ok(endpoint) => endpoint.connect().await.map_or_else(|error| chain(&error).contains(NO_TRUST), |_| true),
+            // One that is frozen takes the connection and says nothing.
+            Ok(endpoint) => match tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await {
+                Ok(connected) => connected.map_or_else(|error| chain(&error).contains(NO_TRUST), |_| true),
+                Err(_) => false,
+            },
             Err(_) => false,
         }
     }

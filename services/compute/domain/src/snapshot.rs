@@ -54,7 +54,7 @@ pub struct Snapshot {
     /// Who may make volumes of it beside the owner.
     pub permissions: Permissions,
     /// Products of the marketplace that are in it: whoever launches an image of it accepts their terms first.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub product_codes: Vec<String>,
     /// Of an image that ships: nobody can change it.
     pub shipped: bool,

@@ -78,7 +78,7 @@ pub struct Volume {
     /// What it was made from.
     pub snapshot_id: Option<SnapshotId>,
     /// Products of the marketplace that are in it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub product_codes: Vec<String>,
     pub encrypted: bool,
     /// Only if encrypted.

@@ -51,7 +51,7 @@ pub struct EndedInstance {
     pub interface_ids: Vec<NetworkInterfaceId>,
     pub ended_at: Timestamp,
     /// What a late call held was released.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub released: bool,
 }
 

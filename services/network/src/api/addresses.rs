@@ -112,7 +112,7 @@ pub fn describe(
         let page = PageRequest::new(request.page_size, &request.page_token, &("addresses", scope, &filters))?;
         list(&state.addresses, scope, &filters, &page)
     } else {
-        (get_all(&state.addresses, scope, &ids)?.into_iter().filter(|row| filters.pass(&row.record)).collect(), String::new())
+        (get_all(&state.addresses, scope, "allocation_ids", &ids)?.into_iter().filter(|row| filters.pass(&row.record)).collect(), String::new())
     };
     Ok(proto::DescribeAddressesResponse { addresses: rows.iter().map(|row| convert::address(row)).collect(), next_page_token })
 }

@@ -84,7 +84,7 @@ pub fn describe(
     let named = !ids.is_empty() || !request.group_names.is_empty();
     ids.extend(named_in_default_vpc(state, scope, &request.group_names)?);
     let (rows, next_page_token) = if named {
-        let rows = get_all(&state.groups, scope, &ids)?;
+        let rows = get_all(&state.groups, scope, "group_ids", &ids)?;
         (rows.into_iter().filter(|row| filters.pass(&row.record)).collect(), String::new())
     } else {
         let page = PageRequest::new(request.page_size, &request.page_token, &("groups", scope, &asked))?;

@@ -137,7 +137,10 @@ pub fn describe(
     }
     ids.extend(found.into_iter().filter_map(|(_, pair)| pair.map(|pair| pair.id)));
     let (rows, next_page_token) = if named {
-        (get_all(&state.key_pairs, scope, &ids)?.into_iter().filter(|row| filters.pass(&row.record)).collect(), String::new())
+        (
+            get_all(&state.key_pairs, scope, "key_pair_ids", &ids)?.into_iter().filter(|row| filters.pass(&row.record)).collect(),
+            String::new(),
+        )
     } else {
         let page = PageRequest::new(request.page_size, &request.page_token, &("key pairs", scope, &filters))?;
         list(&state.key_pairs, scope, &filters, &page)

@@ -106,7 +106,10 @@ pub fn describe(
         let page = PageRequest::new(request.page_size, &request.page_token, &("prefix lists", scope, &filters))?;
         list(&state.prefix_lists, scope, &filters, &page)
     } else {
-        (get_all(&state.prefix_lists, scope, &ids)?.into_iter().filter(|row| filters.pass(&row.record)).collect(), String::new())
+        (
+            get_all(&state.prefix_lists, scope, "prefix_list_ids", &ids)?.into_iter().filter(|row| filters.pass(&row.record)).collect(),
+            String::new(),
+        )
     };
     let prefix_lists = rows.iter().map(|row| convert::prefix_list(row)).collect();
     Ok(proto::DescribeManagedPrefixListsResponse { prefix_lists, next_page_token })

@@ -48,7 +48,7 @@ fn refusals_have_ec2s_codes() {
     assert_eq!(stop(&stopped(), soft, NOW), Ok(Decision::Unchanged));
     assert_eq!(terminate(&terminated(), false, NOW), Ok(Decision::Unchanged));
     assert_eq!(reboot(&stopped()).map_err(reason), Err("IncorrectInstanceState"));
-    let pending = Instance { state: InstanceState::Pending { since: NOW }, ..running() };
+    let pending = Instance { state: InstanceState::Pending { since: NOW, origin: Origin::Start, addresses_ready: true }, ..running() };
     assert_eq!(reboot(&pending).map_err(reason), Err("IncorrectInstanceState"));
     let hibernate = StopMode { hibernate: true, ..soft };
     assert_eq!(stop(&running(), hibernate, NOW).map_err(reason), Err("UnsupportedOperation"));

@@ -83,14 +83,52 @@ impl Refusal {
         Self::new(RefusalKind::NotFound, I::NOT_FOUND, format!("the {} {id} does not exist", I::KIND))
     }
 
-    /// No resources with these ids in this scope.
-    pub fn none_found<I: crate::id::ResourceId>(ids: &[I]) -> Self {
-        match ids {
-            [id] => Self::not_found(*id),
-            ids => {
-                let names = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                Self::new(RefusalKind::NotFound, I::NOT_FOUND, format!("the {}s {names} do not exist", I::KIND))
+    /// No resources with these ids in this scope; each stands in the request's list `field`, at its place.
+    pub fn none_found<I: crate::id::ResourceId>(field: &str, absent: &[(usize, I)]) -> Self {
+        let message = match absent {
+            [(_, id)] => format!("the {} {id} does not exist", I::KIND),
+            absent => {
+                let names = absent.iter().map(|(_, id)| id.to_string()).collect::<Vec<_>>().join(", ");
+                format!("the {}s {names} do not exist", I::KIND)
             }
+        };
+        let violation = |(place, id): &(usize, I)| Violation {
+            field: format!("{field}[{place}]"),
+            description: format!("the {} {id} does not exist", I::KIND),
+        };
+        let violations = absent.iter().map(violation).collect();
+        Self { violations, ..Self::new(RefusalKind::NotFound, I::NOT_FOUND, message) }
+    }
+
+    /// The id in `field`. Errors: `Invalid….Malformed` of that field.
+    pub fn parse_id<I: crate::id::ResourceId>(field: &str, text: &str) -> Result<I, Self> {
+        text.parse().map_err(|error: crate::IdError| Self::from(error).of_field(field))
+    }
+
+    /// All, or one refusal of everything that is wrong with any of them.
+    pub fn all<T>(results: impl IntoIterator<Item = Result<T, Self>>) -> Result<Vec<T>, Self> {
+        let mut values = Vec::new();
+        let mut refused: Option<Self> = None;
+        for result in results {
+            match (result, refused.take()) {
+                (Ok(value), none_or_earlier) => {
+                    values.push(value);
+                    refused = none_or_earlier;
+                }
+                (Err(refusal), None) => refused = Some(refusal),
+                (Err(refusal), Some(earlier)) => refused = Some(earlier.and(refusal)),
+            }
+        }
+        refused.map_or(Ok(values), Err)
+    }
+
+    /// Both, or what is wrong with either: what is malformed before what only does not fit.
+    pub fn both<A, B>(one: Result<A, impl Into<Self>>, other: Result<B, impl Into<Self>>) -> Result<(A, B), Self> {
+        match (one, other) {
+            (Ok(one), Ok(other)) => Ok((one, other)),
+            (Err(error), Ok(_)) => Err(error.into()),
+            (Ok(_), Err(error)) => Err(error.into()),
+            (Err(one), Err(other)) => Err(one.into().and(other.into())),
         }
     }
 

@@ -75,6 +75,52 @@ impl Error {
         }
     }
 
+    /// One failure of both, as [`Refusal::and`] has it of two refusals. A peer that is away or at fault refuses nothing: the
+    /// other then stands alone.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let (one, two) = match (self.refusing(), other.refusing()) {
+            (Some(one), Some(two)) => (one, two),
+            (None, Some(_)) => return other,
+            (Some(_) | None, None) => return self,
+        };
+        let malformed = |status: &Status| status.code() == Code::InvalidArgument;
+        let second_first = malformed(&two) && !malformed(&one);
+        let (first, second) = if second_first { (two, one) } else { (one, two) };
+        let mut details = first.get_error_details();
+        let bad = [&first, &second].into_iter().filter_map(|status| status.get_details_bad_request());
+        let mut violations: Vec<FieldViolation> = Vec::new();
+        for violation in bad.flat_map(|bad| bad.field_violations) {
+            // Two peers may have refused the same of what both were told.
+            if violations.iter().all(|known| (&known.field, &known.description) != (&violation.field, &violation.description)) {
+                violations.push(violation);
+            }
+        }
+        if !violations.is_empty() {
+            details.set_bad_request(violations);
+        }
+        let message = match (first.message(), second.message()) {
+            (one, other) if one == other => one.to_owned(),
+            (one, other) => format!("{one}; {other}"),
+        };
+        let peer = match (&self, &other) {
+            (Self::Peer { peer, .. }, _) | (_, Self::Peer { peer, .. }) => *peer,
+            (_, _) => "",
+        };
+        Self::Peer { peer, status: Box::new(Status::with_error_details(first.code(), message, details)) }
+    }
+
+    /// What is refused of the call itself.
+    fn refusing(&self) -> Option<Status> {
+        match self {
+            Self::Refused(refusal) => Some(refused(refusal)),
+            Self::Peer { status, .. } if !self.is_transient() && status.get_details_error_info().is_some() => {
+                (!matches!(status.code(), Code::Unauthenticated | Code::DataLoss)).then(|| (**status).clone())
+            }
+            Self::Peer { .. } | Self::Store(_) | Self::Internal(_) => None,
+        }
+    }
+
     /// EC2's reason, where there is one.
     pub fn reason(&self) -> Option<String> {
         match self {

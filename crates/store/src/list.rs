@@ -104,23 +104,27 @@ fn smallest<R: Listed>(table: &Table<R>, candidates: &[Found]) -> usize {
     0
 }
 
-/// The rows with these ids, in the order of their keys; all that do not exist are named in the refusal.
+/// The rows with these ids, in the order of their keys; all that do not exist are named in the refusal, each with its
+/// place in the request's list `field`.
 pub fn get_all<R: Listed, I: gureum_model::id::ResourceId>(
     table: &Table<R>,
     scope: &Scope,
+    field: &str,
     ids: &[I],
 ) -> Result<Vec<Arc<Row<R>>>, Refusal> {
-    let mut keys: Vec<(String, I)> = ids.iter().map(|id| (R::list_key(scope, id), *id)).collect();
+    let mut keys: Vec<(String, usize, I)> = ids.iter().enumerate().map(|(place, id)| (R::list_key(scope, *id), place, *id)).collect();
     keys.sort();
-    keys.dedup();
+    keys.dedup_by(|one, other| one.0 == other.0);
     let (mut rows, mut absent) = (Vec::with_capacity(keys.len()), Vec::new());
-    for (key, id) in keys {
+    for (key, place, id) in keys {
         match table.get(&key) {
             Some(row) => rows.push(row.clone()),
-            None => absent.push(id),
+            None => absent.push((place, id)),
         }
     }
-    if absent.is_empty() { Ok(rows) } else { Err(Refusal::none_found(&absent)) }
+    // As the caller wrote them.
+    absent.sort_unstable();
+    if absent.is_empty() { Ok(rows) } else { Err(Refusal::none_found(field, &absent)) }
 }
 
 /// A value that an index or filter takes.

@@ -55,8 +55,33 @@ fn owner(id: &str) -> Option<Owner> {
     OWNERS.iter().filter(|(prefix, _)| id.starts_with(prefix)).max_by_key(|(prefix, _)| prefix.len()).map(|(_, owner)| *owner)
 }
 
+/// The ids of one owner, and the place of each in the call.
+#[derive(Debug)]
+struct Part {
+    owner: Owner,
+    ids: Vec<String>,
+    places: Vec<usize>,
+}
+
+impl Part {
+    /// A field of the part's request, as the call's own request names it.
+    fn field(&self, field: &str) -> Option<String> {
+        let place =
+            field.strip_prefix("resource_ids[").and_then(|rest| rest.strip_suffix(']')).and_then(|place| place.parse::<usize>().ok());
+        match place {
+            Some(place) => self.places.get(place).map(|place| format!("resource_ids[{place}]")),
+            None => Some(field.to_owned()),
+        }
+    }
+}
+
+/// Everything that is wrong with any part.
+fn all_of(failures: Vec<Error>) -> Result<(), Error> {
+    failures.into_iter().reduce(Error::and).map_or(Ok(()), Err)
+}
+
 /// Ids by owner; every id of no known kind is named.
-fn split(ids: &[String]) -> Result<Vec<(Owner, Vec<String>)>, Refusal> {
+fn split(ids: &[String]) -> Result<Vec<Part>, Refusal> {
     let mut violations = gureum_model::refusal::Violations::new();
     for (place, id) in ids.iter().enumerate().filter(|(_, id)| owner(id).is_none()) {
         violations.add_as(
@@ -66,8 +91,11 @@ fn split(ids: &[String]) -> Result<Vec<(Owner, Vec<String>)>, Refusal> {
         );
     }
     violations.finish()?;
-    let of = |wanted: Owner| ids.iter().filter(|id| owner(id) == Some(wanted)).cloned().collect::<Vec<_>>();
-    Ok(OWNER_ORDER.map(|owner| (owner, of(owner))).into_iter().filter(|(_, ids)| !ids.is_empty()).collect())
+    let of = |wanted: Owner| {
+        let (places, ids) = ids.iter().cloned().enumerate().filter(|(_, id)| owner(id) == Some(wanted)).unzip();
+        Part { owner: wanted, ids, places }
+    };
+    Ok(OWNER_ORDER.map(of).into_iter().filter(|part| !part.ids.is_empty()).collect())
 }
 
 fn part_token(token: &str, owner: Owner) -> String {
@@ -79,10 +107,9 @@ fn part_token(token: &str, owner: Owner) -> String {
 }
 
 /// A dry run that would have succeeded is what a check is for.
-fn passed(result: Result<(), Status>) -> Result<(), Status> {
-    use tonic_types::StatusExt;
+fn passed(result: Result<(), Error>) -> Result<(), Error> {
     match result {
-        Err(status) if status.get_details_error_info().is_some_and(|info| info.reason == "DryRunOperation") => Ok(()),
+        Err(error) if error.reason().as_deref() == Some("DryRunOperation") => Ok(()),
         other => other,
     }
 }
@@ -102,26 +129,28 @@ macro_rules! call {
 }
 
 impl Tagging {
-    async fn create(&self, owner: Owner, ids: &[String], request: &proto::CreateTagsRequest, dry_run: bool) -> Result<(), Status> {
+    async fn create(&self, part: &Part, request: &proto::CreateTagsRequest, dry_run: bool) -> Result<(), Error> {
+        let owner = part.owner;
         let client_token = if dry_run { String::new() } else { part_token(&request.client_token, owner) };
         let outcome: Result<(), Error> = call!(
             self,
             owner,
             create_tags,
-            CreateTagsRequest { client_token: client_token, dry_run: dry_run, resource_ids: ids.to_vec(), tags: request.tags.clone() }
+            CreateTagsRequest { client_token: client_token, dry_run: dry_run, resource_ids: part.ids.clone(), tags: request.tags.clone() }
         );
-        passed(outcome.map_err(Status::from))
+        passed(outcome).map_err(|error| error.of_fields(|field| part.field(field)))
     }
 
-    async fn delete(&self, owner: Owner, ids: &[String], request: &proto::DeleteTagsRequest, dry_run: bool) -> Result<(), Status> {
+    async fn delete(&self, part: &Part, request: &proto::DeleteTagsRequest, dry_run: bool) -> Result<(), Error> {
+        let owner = part.owner;
         let client_token = if dry_run { String::new() } else { part_token(&request.client_token, owner) };
         let outcome: Result<(), Error> = call!(
             self,
             owner,
             delete_tags,
-            DeleteTagsRequest { client_token: client_token, dry_run: dry_run, resource_ids: ids.to_vec(), tags: request.tags.clone() }
+            DeleteTagsRequest { client_token: client_token, dry_run: dry_run, resource_ids: part.ids.clone(), tags: request.tags.clone() }
         );
-        passed(outcome.map_err(Status::from))
+        passed(outcome).map_err(|error| error.of_fields(|field| part.field(field)))
     }
 
     async fn page(
@@ -172,14 +201,16 @@ impl TaggingService for Tagging {
     async fn create_tags(&self, request: Request<proto::CreateTagsRequest>) -> Result<Response<proto::CreateTagsResponse>, Status> {
         let request = request.into_inner();
         let parts = split(&request.resource_ids).map_err(Error::from)?;
-        for (owner, ids) in &parts {
-            self.create(*owner, ids, &request, true).await?;
+        let mut failures = Vec::new();
+        for part in &parts {
+            failures.extend(self.create(part, &request, true).await.err());
         }
+        all_of(failures)?;
         if request.dry_run {
             return Err(Error::from(mutate::dry_run_refusal()).into());
         }
-        for (owner, ids) in &parts {
-            self.create(*owner, ids, &request, false).await?;
+        for part in &parts {
+            self.create(part, &request, false).await?;
         }
         Ok(Response::new(proto::CreateTagsResponse {}))
     }
@@ -187,14 +218,16 @@ impl TaggingService for Tagging {
     async fn delete_tags(&self, request: Request<proto::DeleteTagsRequest>) -> Result<Response<proto::DeleteTagsResponse>, Status> {
         let request = request.into_inner();
         let parts = split(&request.resource_ids).map_err(Error::from)?;
-        for (owner, ids) in &parts {
-            self.delete(*owner, ids, &request, true).await?;
+        let mut failures = Vec::new();
+        for part in &parts {
+            failures.extend(self.delete(part, &request, true).await.err());
         }
+        all_of(failures)?;
         if request.dry_run {
             return Err(Error::from(mutate::dry_run_refusal()).into());
         }
-        for (owner, ids) in &parts {
-            self.delete(*owner, ids, &request, false).await?;
+        for part in &parts {
+            self.delete(part, &request, false).await?;
         }
         Ok(Response::new(proto::DeleteTagsResponse {}))
     }

@@ -122,7 +122,11 @@ async fn start(client: &mut Client, id: String) {
 
 async fn reboot(client: &mut Client, id: String) {
     let instance_ids = vec![id];
-    change!(client, ComputeServiceClient, reboot_instances, RebootInstancesRequest { instance_ids: instance_ids }).unwrap();
+    match change!(client, ComputeServiceClient, reboot_instances, RebootInstancesRequest { instance_ids: instance_ids }) {
+        Ok(_) => {}
+        // It is still pending.
+        Err(status) => client.refused("RebootInstances", &status, &["IncorrectInstanceState"]),
+    }
 }
 
 async fn terminate(client: &mut Client, id: String) {

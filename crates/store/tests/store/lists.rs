@@ -146,9 +146,10 @@ async fn rows_by_id_are_in_order_and_a_missing_one_is_named() {
     put.await.unwrap();
     let ids = |numbers: &[u64]| numbers.iter().map(|number| item(*number).id).collect::<Vec<_>>();
     let state = store.read();
-    let found = get_all(&state.items, &Scope::default(), &ids(&[3, 1, 3])).unwrap();
+    let found = get_all(&state.items, &Scope::default(), "item_ids", &ids(&[3, 1, 3])).unwrap();
     assert!(found.iter().map(|row| row.record.0.id).eq(ids(&[1, 3])));
-    let refusal = get_all(&state.items, &Scope::default(), &ids(&[1, 9])).unwrap_err();
+    let refusal = get_all(&state.items, &Scope::default(), "item_ids", &ids(&[1, 9])).unwrap_err();
     assert_eq!(refusal.reason, "InvalidItem.NotFound");
     assert!(refusal.message.contains(&item(9).id.to_string()));
+    assert_eq!(refusal.violations.iter().map(|it| it.field.as_str()).collect::<Vec<_>>(), ["item_ids[1]"]);
 }

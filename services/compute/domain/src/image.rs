@@ -387,15 +387,15 @@ impl From<ImageError> for Refusal {
     fn from(error: ImageError) -> Self {
         let text = error.to_string();
         match error {
-            ImageError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidAMIID.NotFound", text),
+            ImageError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidAMIID.NotFound", text).of_field("image_id"),
             ImageError::Unavailable { .. } | ImageError::NotAvailable { .. } => Self::wrong_state("InvalidAMIID.Unavailable", text),
             ImageError::NotOwner { .. } => Self::new(RefusalKind::Denied, "AuthFailure", text).of_field("image_id"),
-            ImageError::NameTaken { .. } => Self::new(RefusalKind::AlreadyExists, "InvalidAMIName.Duplicate", text),
+            ImageError::NameTaken { .. } => Self::new(RefusalKind::AlreadyExists, "InvalidAMIName.Duplicate", text).of_field("name"),
             ImageError::NameMalformed { .. } => Self::invalid_as("InvalidAMIName.Malformed", "name", text),
             ImageError::LongDescription { .. } => Self::invalid("description", text),
             ImageError::EncryptedPublic { .. } => Self::wrong_state("OperationNotPermitted", text).of_field("launch_permission.add"),
             ImageError::TooManyAccounts { .. } => Self::invalid("launch_permission.add", text),
-            ImageError::InstanceState { .. } => Self::wrong_state("IncorrectState", text),
+            ImageError::InstanceState { .. } => Self::wrong_state("IncorrectState", text).of_field("instance_id"),
         }
     }
 }

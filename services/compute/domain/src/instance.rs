@@ -601,7 +601,7 @@ impl From<InstanceError> for Refusal {
     fn from(error: InstanceError) -> Self {
         let text = error.to_string();
         match error {
-            InstanceError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidInstanceID.NotFound", text),
+            InstanceError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidInstanceID.NotFound", text).of_field("instance_id"),
             InstanceError::State { .. }
             | InstanceError::NoRoot { .. }
             | InstanceError::NeverRan { .. }

@@ -14,7 +14,7 @@ use gureum_model::{
 use crate::{
     instance::{CpuCredits, ShutdownBehavior, Tenancy},
     instance_type,
-    launch_spec::{InterfaceSpec, LaunchSpec, TagSpecification, TenancySpec},
+    launch_spec::{InterfaceSpec, LaunchSpec, PlacementSpec, TagSpecification, TenancySpec},
     metadata_options::{MetadataOptions, MetadataOptionsSpec},
     tag_specification,
     user_data::UserData,
@@ -135,6 +135,23 @@ pub fn parse(spec: &LaunchSpec, min_count: i32, max_count: i32, region: &Region)
     named_elsewhere(spec, &mut violations);
     violations.finish()?;
     Ok(wanted)
+}
+
+/// Where a launch would be, of a spec that cannot be read: so that what its subnets and groups are is told with the rest.
+/// None if that cannot be read either.
+pub fn parse_network(spec: &LaunchSpec, region: &Region) -> Option<Wanted> {
+    let stand_in: ImageId = gureum_model::id::ResourceId::from_number(0);
+    let network = LaunchSpec {
+        image_id: Some(stand_in.to_string()),
+        security_group_ids: spec.security_group_ids.clone(),
+        security_groups: spec.security_groups.clone(),
+        subnet_id: spec.subnet_id.clone(),
+        private_ip_address: spec.private_ip_address.clone(),
+        network_interfaces: spec.network_interfaces.clone(),
+        placement: PlacementSpec { availability_zone: spec.placement.availability_zone.clone(), ..PlacementSpec::default() },
+        ..LaunchSpec::default()
+    };
+    parse(&network, 1, 1, region).ok()
 }
 
 fn counts(min: i32, max: i32, violations: &mut Violations) -> (usize, usize) {

@@ -112,15 +112,18 @@ impl From<LaunchTemplateError> for Refusal {
     fn from(error: LaunchTemplateError) -> Self {
         let text = error.to_string();
         match error {
-            LaunchTemplateError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidLaunchTemplateId.NotFound", text),
+            LaunchTemplateError::NotFound { .. } => {
+                Self::new(RefusalKind::NotFound, "InvalidLaunchTemplateId.NotFound", text).of_field("launch_template_id")
+            }
             LaunchTemplateError::NameNotFound { .. } => {
-                Self::new(RefusalKind::NotFound, "InvalidLaunchTemplateName.NotFoundException", text)
+                Self::new(RefusalKind::NotFound, "InvalidLaunchTemplateName.NotFoundException", text).of_field("launch_template_name")
             }
             LaunchTemplateError::VersionNotFound { .. } => {
                 Self::new(RefusalKind::NotFound, "InvalidLaunchTemplateId.VersionNotFound", text)
             }
             LaunchTemplateError::NameTaken { .. } => {
                 Self::new(RefusalKind::AlreadyExists, "InvalidLaunchTemplateName.AlreadyExistsException", text)
+                    .of_field("launch_template_name")
             }
             LaunchTemplateError::NameMalformed { .. } => {
                 Self::invalid_as("InvalidLaunchTemplateName.MalformedException", "launch_template_name", text)

@@ -343,7 +343,7 @@ impl From<SnapshotError> for Refusal {
     fn from(error: SnapshotError) -> Self {
         let text = error.to_string();
         match error {
-            SnapshotError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidSnapshot.NotFound", text),
+            SnapshotError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidSnapshot.NotFound", text).of_field("snapshot_id"),
             SnapshotError::State { .. } | SnapshotError::VolumeState { .. } => Self::wrong_state("IncorrectState", text),
             SnapshotError::InUse { .. } => Self::wrong_state("InvalidSnapshot.InUse", text),
             SnapshotError::NotOwner { .. } => Self::new(RefusalKind::Denied, "AuthFailure", text).of_field("snapshot_id"),
@@ -351,7 +351,7 @@ impl From<SnapshotError> for Refusal {
                 Self::wrong_state("OperationNotPermitted", text).of_field("add_create_volume_permissions")
             }
             SnapshotError::TooManyAccounts { .. } => Self::invalid("add_create_volume_permissions", text),
-            SnapshotError::VolumeNotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidVolume.NotFound", text),
+            SnapshotError::VolumeNotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidVolume.NotFound", text).of_field("volume_id"),
             SnapshotError::LongDescription { .. } => Self::invalid("description", text),
         }
     }

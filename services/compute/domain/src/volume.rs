@@ -319,8 +319,8 @@ impl From<VolumeError> for Refusal {
     fn from(error: VolumeError) -> Self {
         let text = error.to_string();
         match error {
-            VolumeError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidVolume.NotFound", text),
-            VolumeError::InUse { .. } => Self::wrong_state("VolumeInUse", text),
+            VolumeError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidVolume.NotFound", text).of_field("volume_id"),
+            VolumeError::InUse { .. } => Self::wrong_state("VolumeInUse", text).of_field("volume_id"),
             VolumeError::State { .. } | VolumeError::InstanceState { .. } => Self::wrong_state("IncorrectState", text),
             VolumeError::Zone { .. } => Self::invalid_as("InvalidVolume.ZoneMismatch", "volume_id", text),
             VolumeError::DeviceName { .. } | VolumeError::DeviceTaken { .. } => Self::invalid("device", text),

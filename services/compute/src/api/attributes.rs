@@ -19,7 +19,7 @@ use proto::{
     InstanceAttributeName as Name, describe_instance_attribute_response::Value, modify_instance_attribute_request::Change as Wanted,
 };
 
-use super::instances::{find, find_all, get, read_ids, shown};
+use super::instances::{find, find_all, get, read_for, read_ids, shown};
 use crate::{
     convert,
     core::Core,
@@ -32,7 +32,7 @@ pub async fn describe_instance_attribute(
     core: &Arc<Core>,
     request: proto::DescribeInstanceAttributeRequest,
 ) -> Result<proto::DescribeInstanceAttributeResponse, Error> {
-    let id: InstanceId = request.instance_id.parse().map_err(Refusal::from)?;
+    let id: InstanceId = Refusal::parse_id("instance_id", &request.instance_id)?;
     if matches!(request.attribute(), Name::SourceDestCheck | Name::GroupSet) {
         core.network_followed.catch_up().await?;
     }
@@ -72,11 +72,10 @@ fn attribute(it: &Instance, name: Name) -> Option<Value> {
 /// Changes one attribute. What is the interface's is changed at network, and read from there.
 pub async fn modify_instance_attribute(
     core: &Arc<Core>,
-    mut request: proto::ModifyInstanceAttributeRequest,
+    request: proto::ModifyInstanceAttributeRequest,
 ) -> Result<proto::ModifyInstanceAttributeResponse, Error> {
-    let id: InstanceId = request.instance_id.parse().map_err(Refusal::from)?;
-    let Some(wanted) = request.change.take() else { return Err(Refusal::missing("change").into()) };
-    request.change = Some(wanted.clone());
+    let wanted = request.change.clone().ok_or_else(|| Refusal::missing("change"));
+    let (id, wanted) = read_for(core, &request.instance_id, wanted.and_then(well_formed))?;
     match wanted {
         Wanted::InstanceType(name) => modify_kind(core, &request, id, name).await,
         Wanted::UserData(bytes) => modify_plainly(core, &request, id, Change::UserData(UserData::new(&bytes)?)).await,
@@ -99,13 +98,27 @@ pub async fn modify_instance_attribute(
     }
 }
 
-/// The type with this name, on the architecture that the instance has. Errors: `InvalidInstanceAttributeValue`.
-fn kind(it: &Instance, name: &str) -> Result<gureum_compute_domain::instance::Kind, Refusal> {
-    let facts = instance_type::find(name).map(instance_type::InstanceType::facts).ok_or_else(|| {
+/// The change, if no instance is needed to see that it is wrong: such is told together with an unknown instance.
+fn well_formed(wanted: Wanted) -> Result<Wanted, Refusal> {
+    match &wanted {
+        Wanted::InstanceType(name) => facts(name).map(drop)?,
+        Wanted::UserData(bytes) => UserData::new(bytes).map(drop)?,
+        _ => {}
+    }
+    Ok(wanted)
+}
+
+/// The type with this name. Errors: `InvalidInstanceAttributeValue`.
+fn facts(name: &str) -> Result<KindFacts, Refusal> {
+    instance_type::find(name).map(instance_type::InstanceType::facts).ok_or_else(|| {
         let words = format!("invalid value '{name}' for instanceType; DescribeInstanceTypes lists all");
         Refusal::invalid_as("InvalidInstanceAttributeValue", "instance_type", words)
-    })?;
-    Ok(on_architecture(facts, &it.kind.architecture))
+    })
+}
+
+/// As [`facts`], on the architecture that the instance has.
+fn kind(it: &Instance, name: &str) -> Result<gureum_compute_domain::instance::Kind, Refusal> {
+    Ok(on_architecture(facts(name)?, &it.kind.architecture))
 }
 
 fn on_architecture(facts: KindFacts, architecture: &str) -> gureum_compute_domain::instance::Kind {
@@ -254,9 +267,8 @@ pub async fn modify_instance_metadata_options(
     core: &Arc<Core>,
     request: proto::ModifyInstanceMetadataOptionsRequest,
 ) -> Result<proto::ModifyInstanceMetadataOptionsResponse, Error> {
-    let id: InstanceId = request.instance_id.parse().map_err(Refusal::from)?;
     let spec = request.metadata_options.map(convert::launch_spec::metadata_options).unwrap_or_default();
-    spec.check_any("metadata_options")?;
+    let (id, _) = read_for(core, &request.instance_id, spec.check_any("metadata_options"))?;
     let answer = |_: &Schema, it: &Instance, _| proto::ModifyInstanceMetadataOptionsResponse {
         instance_id: it.id.to_string(),
         metadata_options: Some(convert::instance::metadata_options(&it.metadata_options, it.observed.generation == it.generation)),
@@ -270,7 +282,7 @@ pub async fn monitor_instances(
     core: &Arc<Core>,
     request: proto::MonitorInstancesRequest,
 ) -> Result<proto::MonitorInstancesResponse, Error> {
-    let ids = read_ids(&request.instance_ids)?;
+    let ids = read_ids(core, &request.instance_ids)?;
     let answer = |instance_monitorings| proto::MonitorInstancesResponse { instance_monitorings };
     set_monitoring(core, &request, ids, true, answer).await
 }
@@ -280,7 +292,7 @@ pub async fn unmonitor_instances(
     core: &Arc<Core>,
     request: proto::UnmonitorInstancesRequest,
 ) -> Result<proto::UnmonitorInstancesResponse, Error> {
-    let ids = read_ids(&request.instance_ids)?;
+    let ids = read_ids(core, &request.instance_ids)?;
     let answer = |instance_monitorings| proto::UnmonitorInstancesResponse { instance_monitorings };
     set_monitoring(core, &request, ids, false, answer).await
 }

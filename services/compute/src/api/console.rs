@@ -21,7 +21,7 @@ pub async fn get_console_output(
     core: &Arc<Core>,
     request: proto::GetConsoleOutputRequest,
 ) -> Result<proto::GetConsoleOutputResponse, Error> {
-    let id: InstanceId = request.instance_id.parse().map_err(Refusal::from)?;
+    let id: InstanceId = Refusal::parse_id("instance_id", &request.instance_id)?;
     let node = {
         let state = core.read();
         let it = get(&state, &scope(), id, core.clock.now())?;

@@ -8,7 +8,6 @@ use gureum_proto::compute::v1 as proto;
 use gureum_service::{Error, mutate::mutate, scope, wire};
 use proto::{ImageAttributeName as Name, describe_image_attribute_response::Value, modify_image_attribute_request::Change as Wanted};
 
-use super::both;
 use crate::{
     catalog,
     convert::{
@@ -25,7 +24,7 @@ pub async fn describe_image_attribute(
     request: proto::DescribeImageAttributeRequest,
 ) -> Result<proto::DescribeImageAttributeResponse, Error> {
     let (scope, state) = (scope(), core.read());
-    let id: ImageId = request.image_id.parse().map_err(Refusal::from)?;
+    let id: ImageId = Refusal::parse_id("image_id", &request.image_id)?;
     let it = catalog::get_image(&state, &scope, id)?;
     image::check_owner(&it, &scope).map_err(Refusal::from)?;
     Ok(proto::DescribeImageAttributeResponse { image_id: id.to_string(), value: attribute(&it, request.attribute()) })
@@ -70,7 +69,7 @@ pub async fn modify_image_attribute(
     request: proto::ModifyImageAttributeRequest,
 ) -> Result<proto::ModifyImageAttributeResponse, Error> {
     let scope = scope();
-    let (id, change) = both(request.image_id.parse::<ImageId>().map_err(Refusal::from), read(request.change.clone()))?;
+    let (id, change) = Refusal::both(Refusal::parse_id::<ImageId>("image_id", &request.image_id), read(request.change.clone()))?;
     let caller = scope.clone();
     let modified = mutate(&core.store, &caller, &request, move |tx| {
         let it = catalog::get_image(tx, &scope, id)?.into_owned();

@@ -29,9 +29,8 @@ pub async fn describe_instances(
     request: proto::DescribeInstancesRequest,
 ) -> Result<proto::DescribeInstancesResponse, Error> {
     let mut violations = Violations::new();
-    let ids: Vec<InstanceId> = violations.ids("instance_ids", &request.instance_ids);
     let filters = violations.check("", Filters::for_kind::<Instance>(wire::filters(request.filters))).unwrap_or_default();
-    violations.finish()?;
+    let (ids, ()) = Refusal::both(read_ids(core, &request.instance_ids), violations.finish())?;
     core.network_followed.catch_up().await?;
     let (scope, state, now) = (scope(), core.read(), core.clock.now());
     let (rows, next_page_token) = if ids.is_empty() {
@@ -79,12 +78,17 @@ pub fn get<'a>(tables: &'a Schema, scope: &Scope, id: InstanceId, now: Timestamp
     Ok(find(tables, scope, id, now).ok_or(InstanceError::NotFound { id })?)
 }
 
-/// The instances that a call names. Errors: `InvalidInstanceID.Malformed`, each named.
-pub fn read_ids(texts: &[String]) -> Result<Vec<InstanceId>, Refusal> {
-    let mut violations = Violations::new();
-    let ids = violations.ids("instance_ids", texts);
-    violations.finish()?;
-    Ok(ids)
+/// The instances that a call names. Errors: `InvalidInstanceID.Malformed`, each named, and beside them each that does not exist.
+pub fn read_ids(core: &Core, texts: &[String]) -> Result<Vec<InstanceId>, Refusal> {
+    let (scope, state, now) = (scope(), core.read(), core.clock.now());
+    batch::read_ids(texts, |id| find(&state, &scope, id, now))
+}
+
+/// What a call says, and of which instance. Errors: all that is wrong with either, also that there is no such instance.
+pub fn read_for<T>(core: &Core, id: &str, read: Result<T, Refusal>) -> Result<(InstanceId, T), Refusal> {
+    let id = Refusal::parse_id("instance_id", id);
+    let id = if read.is_ok() { id } else { id.and_then(|id| get(&core.read(), &scope(), id, core.clock.now()).map(|it| it.id)) };
+    Refusal::both(id, read)
 }
 
 /// Decides on several instances, all or nothing, and writes those that change.
@@ -129,7 +133,7 @@ fn changes(outcomes: &[Outcome]) -> Vec<proto::InstanceStateChange> {
 
 /// Starts stopped instances. Their places are set aside in the decision, and given back if it refuses.
 pub async fn start_instances(core: &Arc<Core>, request: proto::StartInstancesRequest) -> Result<proto::StartInstancesResponse, Error> {
-    let ids = read_ids(&request.instance_ids)?;
+    let ids = read_ids(core, &request.instance_ids)?;
     let (scope, places, random, dry_run) = (scope(), core.places.clone(), core.random(), request.dry_run);
     mutate(&core.store, &scope.clone(), &request, move |tx| {
         let now = tx.now();
@@ -162,7 +166,7 @@ pub async fn start_instances(core: &Arc<Core>, request: proto::StartInstancesReq
 
 /// Stops instances.
 pub async fn stop_instances(core: &Arc<Core>, request: proto::StopInstancesRequest) -> Result<proto::StopInstancesResponse, Error> {
-    let ids = read_ids(&request.instance_ids)?;
+    let ids = read_ids(core, &request.instance_ids)?;
     let mode = StopMode { force: request.force, hibernate: request.hibernate };
     let decide = move |it: &Instance, now| stop::stop(it, mode, now);
     change(core, &request, ids, decide, |outcomes, _| proto::StopInstancesResponse { changes: changes(outcomes) }).await
@@ -170,7 +174,7 @@ pub async fn stop_instances(core: &Arc<Core>, request: proto::StopInstancesReque
 
 /// Reboots running instances.
 pub async fn reboot_instances(core: &Arc<Core>, request: proto::RebootInstancesRequest) -> Result<proto::RebootInstancesResponse, Error> {
-    let ids = read_ids(&request.instance_ids)?;
+    let ids = read_ids(core, &request.instance_ids)?;
     change(core, &request, ids, |it, _| reboot::reboot(it), |_, _| proto::RebootInstancesResponse {}).await
 }
 
@@ -179,7 +183,7 @@ pub async fn terminate_instances(
     core: &Arc<Core>,
     request: proto::TerminateInstancesRequest,
 ) -> Result<proto::TerminateInstancesResponse, Error> {
-    let ids = read_ids(&request.instance_ids)?;
+    let ids = read_ids(core, &request.instance_ids)?;
     let force = request.force;
     let decide = move |it: &Instance, now| terminate::terminate(it, force, now);
     change(core, &request, ids, decide, |outcomes, _| proto::TerminateInstancesResponse { changes: changes(outcomes) }).await

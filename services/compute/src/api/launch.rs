@@ -128,7 +128,7 @@ async fn prepare(core: &Core, scope: &Scope, request: &proto::RunInstancesReques
     let spec = spec(&state, scope, request)?;
     let wanted = match launch::parse(&spec, request.min_count, request.max_count, &scope.region) {
         Ok(wanted) => wanted,
-        Err(refusal) => return Err(absent(core, &state, scope, &spec).await.into_iter().fold(refusal, Refusal::and).into()),
+        Err(refusal) => return Err(with_absent(refusal, core, &state, scope, &spec).await.into()),
     };
     let zone = instance_type::find(&wanted.instance_type).and_then(|kind| core.places.lock().best_zone(kind.kind().capacity));
     let (key, network) = tokio::join!(
@@ -151,8 +151,8 @@ async fn prepare(core: &Core, scope: &Scope, request: &proto::RunInstancesReques
     }
 }
 
-/// What a launch that cannot be read names and what does not exist, so that its caller learns of all at once.
-async fn absent(core: &Core, tables: &Schema, scope: &Scope, spec: &LaunchSpec) -> Vec<Refusal> {
+/// Beside what is malformed in a launch, what it names that does not exist, so that its caller learns of all at once.
+async fn with_absent(refusal: Refusal, core: &Core, tables: &Schema, scope: &Scope, spec: &LaunchSpec) -> Refusal {
     let image = spec.image_id.as_deref().and_then(|text| text.parse().ok());
     let image = image.filter(|id| catalog::image(tables, scope, *id).is_none()).map(no_image);
     let key = match spec.key_name.as_deref().filter(|name| !name.is_empty()) {
@@ -160,7 +160,15 @@ async fn absent(core: &Core, tables: &Schema, scope: &Scope, spec: &LaunchSpec) 
         Some(name) => matches!(core.security.public_key(name).await, Ok(None)).then(|| no_key(name)),
         None => None,
     };
-    image.into_iter().chain(key).collect()
+    let network = match launch::parse_network(spec, &scope.region) {
+        Some(wanted) => core.network.resolve(&wanted, &scope.region, wanted.zone, core.random()).await.err(),
+        None => None,
+    };
+    let refused = image.into_iter().chain(key).fold(refusal, Refusal::and);
+    match network {
+        Some(Error::Peer { status, .. }) => beside(refused, &status),
+        Some(_) | None => refused,
+    }
 }
 
 /// A refusal with what a peer refused of the same request. One that is only away has nothing to say of it.

@@ -21,7 +21,7 @@ use gureum_proto::compute::v1 as proto;
 use gureum_service::{Answer, Error, mutate::mutate, scope};
 use gureum_store::Listed;
 
-use super::{both, instances};
+use super::instances;
 use crate::{
     catalog::{self, Snapshots},
     convert::{
@@ -49,10 +49,14 @@ fn taken(tables: &Schema, scope: &Scope, name: &str) -> Option<ImageId> {
     tables.images.find(IMAGE_NAME_INDEX, &ImageRow::name_value(scope, name)).next().map(|row| row.id)
 }
 
+/// What is wrong with the instance, and what is wrong whatever instance it is.
+fn beside<T>(instance: Refusal, new: &NewImage, tags: &Result<T, Refusal>) -> Refusal {
+    new.check().err().into_iter().chain(tags.as_ref().err().cloned()).fold(instance, Refusal::and)
+}
+
 /// Makes an image of an instance, with a snapshot of each of its volumes.
 pub async fn create_image(core: &Arc<Core>, request: proto::CreateImageRequest) -> Result<proto::CreateImageResponse, Error> {
     let (scope, places, ids) = (scope(), core.places.clone(), core.ids.clone());
-    let instance_id: InstanceId = request.instance_id.parse().map_err(Refusal::from)?;
     let tags = tags(&request.tag_specifications, ["image", "snapshot"]);
     let [of_image, of_snapshots] = tags.clone().unwrap_or_default();
     let new = NewImage {
@@ -61,11 +65,14 @@ pub async fn create_image(core: &Arc<Core>, request: proto::CreateImageRequest) 
         block_devices: block_devices(&request.block_device_mappings),
         tags: of_image,
     };
+    let instance_id = Refusal::parse_id::<InstanceId>("instance_id", &request.instance_id);
+    let instance_id = instance_id.map_err(|malformed| beside(malformed, &new, &tags))?;
     let from = FromInstance { new, no_reboot: request.no_reboot, snapshot_tags: of_snapshots };
     let caller = scope.clone();
     let created = mutate(&core.store, &caller, &request, move |tx| {
         let now = tx.now();
-        let instance = instances::get(tx, &scope, instance_id, now)?.clone();
+        let instance = instances::get(tx, &scope, instance_id, now);
+        let instance = instance.map_err(|absent| beside(absent, &from.new, &tags))?.clone();
         let made = {
             let tables: &Schema = tx;
             let snapshots = Snapshots::of_mappings(tables, &scope, &from.new.block_devices);
@@ -73,7 +80,7 @@ pub async fn create_image(core: &Arc<Core>, request: proto::CreateImageRequest) 
             let name = taken(tables, &scope, &from.new.name);
             of_instance(&from, &instance, name, volume, |id| snapshots.find(id), &ids, now)
         };
-        let (Created { image, snapshots, reboot: first }, _) = both(made, tags)?;
+        let (Created { image, snapshots, reboot: first }, _) = Refusal::both(made, tags)?;
         if first && let Decision::Change(next) = reboot(&instance)? {
             put_instance(tx, &places, *next, "");
         }
@@ -115,7 +122,7 @@ pub async fn register_image(core: &Arc<Core>, request: proto::RegisterImageReque
             let name = taken(tx, &scope, &new.name);
             register(&new, &registration, &scope, name, |id| snapshots.find(id), id, tx.now())
         };
-        let (image, _) = both(made, tags)?;
+        let (image, _) = Refusal::both(made, tags)?;
         let answer = proto::RegisterImageResponse { image: Some(shown(&image)) };
         put_image(tx, "ImageCreated", image);
         Ok(Answer::created::<ImageRow>(answer, ImageRow::key_of(&scope, id)))
@@ -126,7 +133,7 @@ pub async fn register_image(core: &Arc<Core>, request: proto::RegisterImageReque
 /// Ends an image. What was launched from it stays.
 pub async fn deregister_image(core: &Arc<Core>, request: proto::DeregisterImageRequest) -> Result<proto::DeregisterImageResponse, Error> {
     let scope = scope();
-    let id: ImageId = request.image_id.parse().map_err(Refusal::from)?;
+    let id: ImageId = Refusal::parse_id("image_id", &request.image_id)?;
     let caller = scope.clone();
     let deregistered = mutate(&core.store, &caller, &request, move |tx| {
         let it: Image = catalog::get_image(tx, &scope, id)?.into_owned();

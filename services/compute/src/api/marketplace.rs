@@ -69,7 +69,7 @@ pub async fn create_marketplace_listing(
     request: proto::CreateMarketplaceListingRequest,
 ) -> Result<proto::CreateMarketplaceListingResponse, Error> {
     let (scope, code) = (scope(), ProductCode::new(&core.ids));
-    let image_id: ImageId = request.image_id.parse().map_err(Refusal::from)?;
+    let image_id: ImageId = Refusal::parse_id("image_id", &request.image_id)?;
     let new = NewListing {
         title: request.title.clone(),
         description: request.description.clone(),

@@ -22,7 +22,6 @@ mod watch;
 
 use std::sync::Arc;
 
-use gureum_model::Refusal;
 use gureum_proto::compute::v1 as proto;
 use gureum_proto::compute::v1::{compute_peer_service_server::ComputePeerService, compute_service_server::ComputeService};
 use gureum_service::watch::WatchStream;
@@ -108,12 +107,3 @@ delegate! { ComputePeerService, WatchAllStream of WatchAllResponse by watch_all(
     describe_nodes(DescribeNodesRequest) -> DescribeNodesResponse in nodes;
     declare_node_dead(DeclareNodeDeadRequest) -> DeclareNodeDeadResponse in nodes;
 } }
-
-/// Both, or what is wrong with either: what is malformed before what only does not fit.
-fn both<A, B>(one: Result<A, Refusal>, other: Result<B, Refusal>) -> Result<(A, B), Refusal> {
-    match (one, other) {
-        (Ok(one), Ok(other)) => Ok((one, other)),
-        (Err(refusal), Ok(_)) | (Ok(_), Err(refusal)) => Err(refusal),
-        (Err(one), Err(other)) => Err(one.and(other)),
-    }
-}

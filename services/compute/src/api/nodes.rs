@@ -18,7 +18,7 @@ use crate::{
 /// Makes a node known, or known again.
 pub async fn register_node(core: &Arc<Core>, request: proto::RegisterNodeRequest) -> Result<proto::RegisterNodeResponse, Error> {
     let said = Registration {
-        id: request.node_id.parse().map_err(Refusal::from)?,
+        id: Refusal::parse_id("node_id", &request.node_id)?,
         zone: request.zone,
         capacity: request.capacity.map(convert::node::read_capacity).unwrap_or_default(),
         driver: request.driver,
@@ -54,7 +54,7 @@ pub async fn register_node(core: &Arc<Core>, request: proto::RegisterNodeRequest
 
 /// Notes that a node is there.
 pub async fn node_heartbeat(core: &Arc<Core>, request: proto::NodeHeartbeatRequest) -> Result<proto::NodeHeartbeatResponse, Error> {
-    let id: NodeId = request.node_id.parse().map_err(Refusal::from)?;
+    let id: NodeId = Refusal::parse_id("node_id", &request.node_id)?;
     let state = core.read();
     let registered =
         gureum_compute_domain::node::check_incarnation(state.nodes.get(&id.to_string()).map(|row| &row.record.0), id, request.incarnation);
@@ -88,7 +88,7 @@ pub async fn describe_nodes(core: &Arc<Core>, request: proto::DescribeNodesReque
 
 /// Gives a lost node up. What it had follows, instance by instance.
 pub async fn declare_node_dead(core: &Arc<Core>, request: proto::DeclareNodeDeadRequest) -> Result<proto::DeclareNodeDeadResponse, Error> {
-    let id: NodeId = request.node_id.parse().map_err(Refusal::from)?;
+    let id: NodeId = Refusal::parse_id("node_id", &request.node_id)?;
     let places = core.places.clone();
     let caller = scope();
     let declared = mutate(&core.store, &caller, &request, move |tx| {

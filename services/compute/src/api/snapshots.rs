@@ -14,7 +14,7 @@ use gureum_model::{
 use gureum_proto::compute::v1 as proto;
 use gureum_service::{Answer, Error, mutate::mutate, scope, wire};
 
-use super::{both, volumes};
+use super::volumes;
 use crate::{
     catalog::Snapshots,
     convert::{permission, snapshot::shown},
@@ -39,7 +39,11 @@ pub async fn describe_snapshots(
     let candidates = if ids.is_empty() {
         visible(&state, &scope, &ships)
     } else {
-        ids.iter().map(|id| named.find(*id).ok_or(SnapshotError::NotFound { id: *id })).collect::<Result<_, _>>().map_err(Refusal::from)?
+        let find = |(place, id): (usize, &SnapshotId)| {
+            let absent = || Refusal::from(SnapshotError::NotFound { id: *id }).of_field(format!("snapshot_ids[{place}]"));
+            named.find(*id).ok_or_else(absent)
+        };
+        Refusal::all(ids.iter().enumerate().map(find))?
     };
     let admitted = |it: &&Snapshot| {
         let seen = it.seen_by(scope.account);
@@ -62,7 +66,7 @@ fn visible<'a>(tables: &'a Schema, scope: &Scope, ships: &'a [Snapshot]) -> Vec<
 pub async fn create_snapshot(core: &Arc<Core>, request: proto::CreateSnapshotRequest) -> Result<proto::CreateSnapshotResponse, Error> {
     let (scope, id) = (scope(), core.ids.next::<SnapshotId>());
     let tags = Tags::from_user("tags", wire::tag_pairs(request.tags.clone()));
-    let (volume_id, tags) = both(request.volume_id.parse::<VolumeId>().map_err(Refusal::from), tags)?;
+    let (volume_id, tags) = Refusal::both(Refusal::parse_id::<VolumeId>("volume_id", &request.volume_id), tags)?;
     let (caller, description) = (scope.clone(), request.description.clone());
     let created = mutate(&core.store, &caller, &request, move |tx| {
         let now = tx.now();
@@ -87,7 +91,7 @@ fn used_by(tx: &Tx<'_>, id: SnapshotId) -> Vec<ImageId> {
 /// Deletes a snapshot that no image needs.
 pub async fn delete_snapshot(core: &Arc<Core>, request: proto::DeleteSnapshotRequest) -> Result<proto::DeleteSnapshotResponse, Error> {
     let scope = scope();
-    let id: SnapshotId = request.snapshot_id.parse().map_err(Refusal::from)?;
+    let id: SnapshotId = Refusal::parse_id("snapshot_id", &request.snapshot_id)?;
     let caller = scope.clone();
     let deleted = mutate(&core.store, &caller, &request, move |tx| {
         let it = get(tx, &scope, id)?;
@@ -110,7 +114,7 @@ pub async fn modify_snapshot_attribute(
         ["add_create_volume_permissions", "remove_create_volume_permissions"],
         "InvalidParameterValue",
     );
-    let (id, change) = both(request.snapshot_id.parse::<SnapshotId>().map_err(Refusal::from), change)?;
+    let (id, change) = Refusal::both(Refusal::parse_id::<SnapshotId>("snapshot_id", &request.snapshot_id), change)?;
     let caller = scope.clone();
     let modified = mutate(&core.store, &caller, &request, move |tx| {
         let it = get(tx, &scope, id)?;

@@ -139,20 +139,27 @@ fn decide(
     tables: &Schema,
     scope: &Scope,
     now: Timestamp,
-    resources: &[Taggable],
+    (texts, resources): (&[String], &[Taggable]),
     next: impl Fn(&Tags) -> Result<Tags, Refusal>,
 ) -> Result<Vec<(Taggable, Tags)>, Refusal> {
-    resources.iter().map(|resource| Ok((*resource, next(resource.tags(tables, scope, now)?)?))).collect()
+    let place = |resource: Taggable| texts.iter().position(|text| Taggable::parse(text) == Ok(resource)).unwrap_or_default();
+    let decided = resources.iter().map(|resource| {
+        let tags = resource.tags(tables, scope, now);
+        let tags = tags.map_err(|absent| absent.of_field(format!("resource_ids[{}]", place(*resource))))?;
+        Ok((*resource, next(tags)?))
+    });
+    Refusal::all(decided)
 }
 
 /// Adds or overwrites tags.
 pub async fn create_tags(core: &Arc<Core>, request: proto::CreateTagsRequest) -> Result<proto::CreateTagsResponse, Error> {
     let (scope, places) = (scope(), core.places.clone());
     let resources = parse_all(&request.resource_ids)?;
+    let texts = request.resource_ids.clone();
     let added = Tags::from_user("tags", wire::tag_pairs(request.tags.clone()))?;
     let caller = scope.clone();
     let written = mutate(&core.store, &caller, &request, move |tx| {
-        for (resource, tags) in decide(tx, &scope, tx.now(), &resources, |tags| tags.with(&added))? {
+        for (resource, tags) in decide(tx, &scope, tx.now(), (&texts, &resources), |tags| tags.with(&added))? {
             resource.set(tx, &places, &scope, tags);
         }
         Ok(proto::CreateTagsResponse {})
@@ -164,10 +171,11 @@ pub async fn create_tags(core: &Arc<Core>, request: proto::CreateTagsRequest) ->
 pub async fn delete_tags(core: &Arc<Core>, request: proto::DeleteTagsRequest) -> Result<proto::DeleteTagsResponse, Error> {
     let (scope, places) = (scope(), core.places.clone());
     let resources = parse_all(&request.resource_ids)?;
+    let texts = request.resource_ids.clone();
     let removed = wire::tag_selectors(request.tags.clone());
     let caller = scope.clone();
     let written = mutate(&core.store, &caller, &request, move |tx| {
-        for (resource, tags) in decide(tx, &scope, tx.now(), &resources, |tags| Ok(tags.without(&removed)))? {
+        for (resource, tags) in decide(tx, &scope, tx.now(), (&texts, &resources), |tags| Ok(tags.without(&removed)))? {
             resource.set(tx, &places, &scope, tags);
         }
         Ok(proto::DeleteTagsResponse {})

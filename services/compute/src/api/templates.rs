@@ -139,13 +139,18 @@ pub async fn describe_launch_templates(
 ) -> Result<proto::DescribeLaunchTemplatesResponse, Error> {
     let (scope, state) = (scope(), core.read());
     let filters = Filters::for_kind::<LaunchTemplate>(wire::filters(request.filters))?;
-    let by_id = request.launch_template_ids.into_iter().map(Named::Id);
-    let names: Vec<Named> = by_id.chain(request.launch_template_names.into_iter().map(Named::Name)).collect();
+    let by_id = request.launch_template_ids.into_iter().enumerate();
+    let by_id = by_id.map(|(place, id)| (format!("launch_template_ids[{place}]"), Named::Id(id)));
+    let by_name = request.launch_template_names.into_iter().enumerate();
+    let by_name = by_name.map(|(place, name)| (format!("launch_template_names[{place}]"), Named::Name(name)));
+    let names: Vec<(String, Named)> = by_id.chain(by_name).collect();
     let (rows, next_page_token) = if names.is_empty() {
         let page = PageRequest::new(request.page_size, &request.page_token, &("launch templates", &scope, &filters))?;
         list(&state.launch_templates, &scope, &filters, &page)
     } else {
-        let mut rows = names.iter().map(|named| find_template(&state, &scope, named).cloned()).collect::<Result<Vec<_>, _>>()?;
+        let found =
+            names.iter().map(|(field, named)| find_template(&state, &scope, named).cloned().map_err(|refusal| refusal.of_field(field)));
+        let mut rows = Refusal::all(found)?;
         rows.sort_by_key(|row| row.id);
         rows.dedup_by_key(|row| row.id);
         rows.retain(|row| filters.pass(&row.record));

@@ -17,7 +17,7 @@ use gureum_proto::compute::v1 as proto;
 use gureum_service::{Answer, Error, mutate::mutate, scope, wire};
 use gureum_store::{Listed, list};
 
-use super::{both, instances};
+use super::instances;
 use crate::{
     catalog::Snapshots,
     convert::volume::{attachment, detached, read_type, shown},
@@ -29,13 +29,17 @@ use crate::{
 pub async fn describe_volumes(core: &Arc<Core>, request: proto::DescribeVolumesRequest) -> Result<proto::DescribeVolumesResponse, Error> {
     let (scope, state) = (scope(), core.read());
     let mut violations = Violations::new();
-    let mut ids: Vec<VolumeId> = violations.ids("volume_ids", &request.volume_ids);
+    let ids: Vec<VolumeId> = violations.ids("volume_ids", &request.volume_ids);
     let filters = violations.check("", Filters::for_kind::<Volume>(wire::filters(request.filters))).unwrap_or_default();
     violations.finish()?;
-    ids.sort_unstable();
-    ids.dedup();
     if !ids.is_empty() {
-        let named: Vec<&Volume> = ids.iter().map(|id| get(&state, &scope, *id)).collect::<Result<_, _>>()?;
+        let named = ids
+            .iter()
+            .enumerate()
+            .map(|(place, id)| get(&state, &scope, *id).map_err(|refusal| refusal.of_field(format!("volume_ids[{place}]"))));
+        let mut named: Vec<&Volume> = Refusal::all(named)?;
+        named.sort_unstable_by_key(|it| it.id);
+        named.dedup_by_key(|it| it.id);
         let volumes = named.into_iter().filter(|it| filters.pass(*it)).map(shown).collect();
         return Ok(proto::DescribeVolumesResponse { volumes, next_page_token: String::new() });
     }
@@ -74,7 +78,7 @@ pub async fn create_volume(core: &Arc<Core>, request: proto::CreateVolumeRequest
             let snapshots = Snapshots::named(tx, &scope, new.snapshot_id.parse().ok());
             create(&new, &scope, |id| snapshots.find(id), id, tx.now())
         };
-        let (volume, _) = both(made, tags)?;
+        let (volume, _) = Refusal::both(made, tags)?;
         let answer = proto::CreateVolumeResponse { volume: Some(shown(&volume)) };
         put_volume(tx, "VolumeCreated", volume);
         Ok(Answer::created::<VolumeRow>(answer, VolumeRow::list_key(&scope, id)))
@@ -85,14 +89,14 @@ pub async fn create_volume(core: &Arc<Core>, request: proto::CreateVolumeRequest
 /// Attaches a volume to an instance of its zone.
 pub async fn attach_volume(core: &Arc<Core>, request: proto::AttachVolumeRequest) -> Result<proto::AttachVolumeResponse, Error> {
     let (scope, places) = (scope(), core.places.clone());
-    let (volume_id, instance_id) = both(
-        request.volume_id.parse::<VolumeId>().map_err(Refusal::from),
-        request.instance_id.parse::<InstanceId>().map_err(Refusal::from),
+    let (volume_id, instance_id) = Refusal::both(
+        Refusal::parse_id::<VolumeId>("volume_id", &request.volume_id),
+        Refusal::parse_id::<InstanceId>("instance_id", &request.instance_id),
     )?;
     let (caller, device, dry_run) = (scope.clone(), request.device.clone(), request.dry_run);
     let attached = mutate(&core.store, &caller, &request, move |tx| {
         let now = tx.now();
-        let (volume, instance) = both(get(tx, &scope, volume_id), instances::get(tx, &scope, instance_id, now))?;
+        let (volume, instance) = Refusal::both(get(tx, &scope, volume_id), instances::get(tx, &scope, instance_id, now))?;
         let moved = attach(volume, instance, &device, now)?;
         let answer = proto::AttachVolumeResponse { attachment: moved.attachment.as_ref().map(|held| attachment(&moved.volume, held)) };
         if !dry_run {
@@ -135,7 +139,7 @@ pub async fn detach_volume(core: &Arc<Core>, request: proto::DetachVolumeRequest
 /// Deletes a volume that nobody has.
 pub async fn delete_volume(core: &Arc<Core>, request: proto::DeleteVolumeRequest) -> Result<proto::DeleteVolumeResponse, Error> {
     let scope = scope();
-    let id: VolumeId = request.volume_id.parse().map_err(Refusal::from)?;
+    let id: VolumeId = Refusal::parse_id("volume_id", &request.volume_id)?;
     let caller = scope.clone();
     let deleted = mutate::<_, _, _, proto::DeleteVolumeResponse, _>(&core.store, &caller, &request, move |tx| {
         let volume = get(tx, &scope, id)?.clone();

@@ -87,7 +87,8 @@ impl EventService for LogApi {
         let (scope, request) = (scope(), request.into_inner());
         let id = parse_id(&request.webhook_id)?;
         let state = self.log.store.read();
-        get_all::<Webhook, _>(&state.webhooks, &scope, &[id]).map_err(Error::from)?;
+        let known = get_all::<Webhook, _>(&state.webhooks, &scope, "webhook_ids", &[id]);
+        known.map_err(|refusal| Error::from(refusal.of_field("webhook_id")))?;
         let page = PageRequest::new(request.page_size, &request.page_token, &("dead letters", &scope, id)).map_err(Error::from)?;
         let rows: Vec<_> = state.dead_letters.scan(&DeadLetter::prefix(id), page.after.as_deref()).take(page.size + 1).collect();
         let (rows, next_page_token) = page.cut(rows, |row| row.key());
@@ -151,7 +152,7 @@ fn describe(
         let page = PageRequest::new(request.page_size, &request.page_token, &("webhooks", scope, &filters))?;
         list(&state.webhooks, scope, &filters, &page)
     } else {
-        (get_all(&state.webhooks, scope, &ids)?, String::new())
+        (get_all(&state.webhooks, scope, "webhook_ids", &ids)?, String::new())
     };
     let letters = |webhook: &Webhook| state.dead_letters.scan(&DeadLetter::prefix(webhook.id), None).count();
     let webhooks = rows.iter().filter(|row| filters.pass(&row.record)).map(|row| shown(row, letters(row) as u32)).collect();

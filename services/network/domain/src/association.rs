@@ -52,6 +52,23 @@ pub enum Target {
 }
 
 impl AssociateInput {
+    /// As [`Self::parse`], with what it names that does not exist beside what is malformed.
+    pub fn parse_among(&self, known: &impl View) -> Result<Associate, Refusal> {
+        let absent = || {
+            let address = match (self.allocation_id.parse(), self.public_ip.parse()) {
+                (Ok(id), _) => known.address(id).is_none().then_some(Missing::Allocation(id)),
+                (Err(_), Ok(address)) => known.address_at(address).is_none().then_some(Missing::Address(address)),
+                (Err(_), Err(_)) => None,
+            };
+            let interface = self.network_interface_id.parse().ok();
+            let interface = interface.filter(|id| known.interface(*id).is_none()).map(Missing::Interface);
+            let instance = self.instance_id.parse().ok();
+            let instance = instance.filter(|id| known.interfaces_of(*id).is_empty()).map(Missing::Instance);
+            [address, interface, instance].into_iter().flatten().map(Refusal::from)
+        };
+        self.parse().map_err(|malformed| absent().fold(malformed, Refusal::and))
+    }
+
     /// Errors: `MissingParameter`, `InvalidParameterCombination`, `Invalid….Malformed`, `InvalidParameterValue`.
     pub fn parse(&self) -> Result<Associate, Refusal> {
         let mut violations = Violations::new();
@@ -89,8 +106,12 @@ pub fn associate(
     new: AssociationId,
     now: Timestamp,
 ) -> Result<ElasticAddress, AssociationError> {
-    let elastic = wanted.address.find(draft)?.clone();
-    let (interface_id, private_address) = find_target(draft, &wanted)?;
+    let (elastic, (interface_id, private_address)) = match (wanted.address.find(draft), find_target(draft, &wanted)) {
+        (Ok(elastic), Ok(target)) => (elastic.clone(), target),
+        (Err(missing), Ok(_)) => return Err(missing.into()),
+        (Ok(_), Err(error)) => return Err(error),
+        (Err(address), Err(target)) => return Err(AssociationError::AlsoNoAddress { address, target: Box::new(target) }),
+    };
     let vpc = draft.interface(interface_id)?.vpc_id;
     if draft.gateway_of(vpc).is_none() {
         return Err(AssociationError::NoGateway(vpc));
@@ -288,6 +309,9 @@ pub(crate) fn give_pool_address(draft: &mut Draft<impl View>, id: NetworkInterfa
 pub enum AssociationError {
     #[error(transparent)]
     Missing(#[from] Missing),
+    /// Neither the elastic IP nor that to which it shall lead.
+    #[error("{address}; {target}")]
+    AlsoNoAddress { address: Missing, target: Box<AssociationError> },
     #[error(transparent)]
     Addressing(#[from] AddressingError),
     #[error("Network {0} is not attached to any internet gateway")]
@@ -307,6 +331,7 @@ impl From<AssociationError> for Refusal {
         let text = error.to_string();
         match error {
             AssociationError::Missing(missing) => missing.into(),
+            AssociationError::AlsoNoAddress { address, target } => Self::from(address).and((*target).into()),
             AssociationError::Addressing(error) => error.into(),
             AssociationError::NoGateway(_) => Self::wrong_state("Gateway.NotAttached", text),
             AssociationError::AlreadyAssociated { .. } => Self::wrong_state("Resource.AlreadyAssociated", text),

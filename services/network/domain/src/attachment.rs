@@ -14,6 +14,7 @@ use crate::{
     draft::AddressingError,
     interface::{Attachment, AutoPublic, InterfaceState, PublicAddress},
     letting_go::{hand_over, leave, wait},
+    missing::{BothMissing, both},
     vpc::refresh_routes,
 };
 
@@ -29,7 +30,10 @@ pub fn attach(
     attachment: AttachmentId,
     now: Timestamp,
 ) -> Result<NetworkInterface, AttachError> {
-    let interface = draft.interface(id)?.clone();
+    // Network knows an instance by its interfaces.
+    let known = if draft.interfaces_of(instance).is_empty() { Err(Missing::Instance(instance)) } else { Ok(()) };
+    let (interface, ()) = both::<_, _, AttachError>(draft.interface(id), known)?;
+    let interface = interface.clone();
     if let Some(by) = interface.instance() {
         return Err(AttachError::InUse { id, by });
     }
@@ -219,6 +223,8 @@ pub enum AttachError {
     #[error(transparent)]
     Missing(#[from] Missing),
     #[error(transparent)]
+    BothMissing(#[from] BothMissing),
+    #[error(transparent)]
     Addressing(#[from] AddressingError),
     #[error("Network interface '{id}' is currently in use by {by}")]
     InUse { id: NetworkInterfaceId, by: InstanceId },
@@ -249,6 +255,7 @@ impl From<AttachError> for Refusal {
         let text = error.to_string();
         match error {
             AttachError::Missing(missing) => missing.into(),
+            AttachError::BothMissing(missing) => missing.into(),
             AttachError::Addressing(error) => error.into(),
             AttachError::InUse { .. } => Self::wrong_state("InvalidNetworkInterface.InUse", text),
             AttachError::IndexTooHigh(_) | AttachError::IndexInUse { .. } => Self::invalid("device_index", text),

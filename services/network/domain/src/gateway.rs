@@ -9,7 +9,9 @@ use gureum_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Draft, Missing, NAMES_IN_MESSAGE, View, some_of, text,
+    Draft, Missing, NAMES_IN_MESSAGE, View,
+    missing::{BothMissing, both},
+    some_of, text,
     vpc::{VpcError, refresh_routes},
 };
 
@@ -36,8 +38,9 @@ pub fn create(draft: &mut Draft<impl View>, id: InternetGatewayId, tags: Tags) -
 
 /// Attaches a gateway to a VPC; routes to it come alive.
 pub fn attach(draft: &mut Draft<impl View>, id: InternetGatewayId, vpc_id: VpcId) -> Result<InternetGateway, GatewayError> {
-    let gateway = draft.gateway(id)?.clone();
-    draft.vpc(vpc_id)?.check_usable()?;
+    let (gateway, vpc) = both::<_, _, GatewayError>(draft.gateway(id), draft.vpc(vpc_id))?;
+    let gateway = gateway.clone();
+    vpc.check_usable()?;
     if let Some(vpc) = gateway.vpc_id {
         return Err(GatewayError::Attached { id, vpc });
     }
@@ -82,6 +85,8 @@ pub enum GatewayError {
     #[error(transparent)]
     Missing(#[from] Missing),
     #[error(transparent)]
+    BothMissing(#[from] BothMissing),
+    #[error(transparent)]
     Vpc(#[from] VpcError),
     #[error("the maximum number of internet gateways has been reached: {0}")]
     Limit(usize),
@@ -105,6 +110,7 @@ impl From<GatewayError> for Refusal {
         let text = error.to_string();
         match error {
             GatewayError::Missing(missing) => missing.into(),
+            GatewayError::BothMissing(missing) => missing.into(),
             GatewayError::Vpc(error) => error.into(),
             GatewayError::Limit(_) => Self::new(RefusalKind::Exhausted, "InternetGatewayLimitExceeded", text),
             GatewayError::Attached { .. } => Self::wrong_state("Resource.AlreadyAssociated", text),

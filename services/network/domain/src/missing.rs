@@ -53,6 +53,44 @@ impl From<Missing> for Refusal {
             Missing::Address(_) => "InvalidAddress.NotFound",
             Missing::Instance(_) => InstanceId::NOT_FOUND,
         };
-        Self::new(RefusalKind::NotFound, reason, missing.to_string())
+        Self::new(RefusalKind::NotFound, reason, missing.to_string()).of_field(missing.field())
+    }
+}
+
+impl Missing {
+    /// The field by which most requests name it; a request that names it otherwise says so itself.
+    fn field(self) -> &'static str {
+        match self {
+            Self::Vpc(_) => "vpc_id",
+            Self::Subnet(_) => "subnet_id",
+            Self::Gateway(_) => "internet_gateway_id",
+            Self::RouteTable(_) => "route_table_id",
+            Self::RouteTableAssociation(_) | Self::Association(_) => "association_id",
+            Self::Interface(_) => "network_interface_id",
+            Self::Attachment(_) => "attachment_id",
+            Self::Allocation(_) => "allocation_id",
+            Self::Address(_) => "public_ip",
+            Self::Instance(_) => "instance_id",
+        }
+    }
+}
+
+/// Two that do not exist, of one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}; {1}")]
+pub struct BothMissing(pub Missing, pub Missing);
+
+impl From<BothMissing> for Refusal {
+    fn from(both: BothMissing) -> Self {
+        Self::from(both.0).and(both.1.into())
+    }
+}
+
+/// Both, or all of them that do not exist.
+pub(crate) fn both<A, B, E: From<Missing> + From<BothMissing>>(one: Result<A, Missing>, other: Result<B, Missing>) -> Result<(A, B), E> {
+    match (one, other) {
+        (Ok(one), Ok(other)) => Ok((one, other)),
+        (Err(missing), Ok(_)) | (Ok(_), Err(missing)) => Err(missing.into()),
+        (Err(one), Err(other)) => Err(BothMissing(one, other).into()),
     }
 }

@@ -9,6 +9,7 @@ use ipnet::Ipv4Net;
 
 use crate::{
     Draft, Missing, RouteTable, View, cidr,
+    missing::{BothMissing, both},
     route_table::{Route, RouteTarget, state_of},
 };
 
@@ -61,7 +62,7 @@ impl RouteInput {
 
 /// Adds a route.
 pub fn create(draft: &mut Draft<impl View>, new: NewRoute) -> Result<RouteTable, RouteError> {
-    let mut table = draft.route_table(new.table)?.clone();
+    let mut table = find_both(draft, new)?;
     if table.routes.iter().any(|route| route.destination == new.destination) {
         return Err(RouteError::Exists(new.destination));
     }
@@ -77,7 +78,7 @@ pub fn create(draft: &mut Draft<impl View>, new: NewRoute) -> Result<RouteTable,
 
 /// Leads a route elsewhere.
 pub fn replace(draft: &mut Draft<impl View>, new: NewRoute) -> Result<RouteTable, RouteError> {
-    let mut table = draft.route_table(new.table)?.clone();
+    let mut table = find_both(draft, new)?;
     let place = find(&table, new.destination)?;
     let target = resolve(draft, &table, new)?;
     table.routes[place].target = target;
@@ -102,6 +103,18 @@ fn find(table: &RouteTable, destination: Ipv4Net) -> Result<usize, RouteError> {
         Some(place) => Ok(place),
         None => Err(RouteError::NotFound { destination, table: table.id }),
     }
+}
+
+/// The table, if its route's target exists too.
+fn find_both(draft: &Draft<impl View>, new: NewRoute) -> Result<RouteTable, RouteError> {
+    let target = match new.target {
+        WantedTarget::Gateway(id) => draft.gateway(id).map(drop),
+        WantedTarget::Interface(id) => draft.interface(id).map(drop),
+        WantedTarget::Instance(id) if draft.interfaces_of(id).is_empty() => Err(Missing::Instance(id)),
+        WantedTarget::Instance(_) => Ok(()),
+    };
+    let (table, ()) = both::<_, _, RouteError>(draft.route_table(new.table), target)?;
+    Ok(table.clone())
 }
 
 fn resolve(draft: &Draft<impl View>, table: &RouteTable, new: NewRoute) -> Result<RouteTarget, RouteError> {
@@ -135,6 +148,8 @@ fn resolve(draft: &Draft<impl View>, table: &RouteTable, new: NewRoute) -> Resul
 pub enum RouteError {
     #[error(transparent)]
     Missing(#[from] Missing),
+    #[error(transparent)]
+    BothMissing(#[from] BothMissing),
     #[error("The route identified by {0} already exists; replace it")]
     Exists(Ipv4Net),
     #[error("the maximum number of routes of {table} has been reached: {limit}")]
@@ -151,14 +166,24 @@ pub enum RouteError {
     SeveralInterfaces(InstanceId),
 }
 
+/// A request for a route calls a gateway by another field than those of gateways do.
+fn of_route(missing: Missing) -> Refusal {
+    let gateway = matches!(missing, Missing::Gateway(_));
+    let refusal = Refusal::from(missing);
+    if gateway { refusal.of_field("gateway_id") } else { refusal }
+}
+
 impl From<RouteError> for Refusal {
     fn from(error: RouteError) -> Self {
         let text = error.to_string();
         match error {
-            RouteError::Missing(missing) => missing.into(),
-            RouteError::Exists(_) => Self::new(RefusalKind::AlreadyExists, "RouteAlreadyExists", text),
+            RouteError::Missing(missing) => of_route(missing),
+            RouteError::BothMissing(BothMissing(one, other)) => of_route(one).and(of_route(other)),
+            RouteError::Exists(_) => Self::new(RefusalKind::AlreadyExists, "RouteAlreadyExists", text).of_field("destination_cidr_block"),
             RouteError::Limit { .. } => Self::new(RefusalKind::Exhausted, "RouteLimitExceeded", text),
-            RouteError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidRoute.NotFound", text),
+            RouteError::NotFound { .. } => {
+                Self::new(RefusalKind::NotFound, "InvalidRoute.NotFound", text).of_field("destination_cidr_block")
+            }
             RouteError::Local { .. } | RouteError::InsideVpc { .. } => Self::invalid("destination_cidr_block", text),
             RouteError::OtherVpc { .. } => Self::invalid("target", text),
             RouteError::SeveralInterfaces(_) => Self::invalid_as("InvalidInstanceID", "instance_id", text),

@@ -9,7 +9,12 @@ use gureum_model::{
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::{Draft, Missing, Subnet, View, Vpc, some_of, text, vpc::VpcError};
+use crate::{
+    Draft, Missing, Subnet, View, Vpc,
+    missing::{BothMissing, both},
+    some_of, text,
+    vpc::VpcError,
+};
 
 /// Where traffic that leaves a subnet goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,8 +205,8 @@ pub fn associate(
     subnet: SubnetId,
     new: RouteTableAssociationId,
 ) -> Result<Association, RouteTableError> {
-    let mut table = draft.route_table(id)?.clone();
-    let vpc = draft.subnet(subnet)?.vpc_id;
+    let (table, served) = both::<_, _, RouteTableError>(draft.route_table(id), draft.subnet(subnet))?;
+    let (mut table, vpc) = (table.clone(), served.vpc_id);
     if vpc != table.vpc_id {
         return Err(RouteTableError::OtherVpc { table: id, resource: subnet.to_string() });
     }
@@ -224,8 +229,8 @@ pub fn replace_association(
     to: RouteTableId,
     new: RouteTableAssociationId,
 ) -> Result<Association, RouteTableError> {
-    let mut from = draft.route_table_with(old)?.clone();
-    let target = draft.route_table(to)?;
+    let (from, target) = both::<_, _, RouteTableError>(draft.route_table_with(old), draft.route_table(to))?;
+    let mut from = from.clone();
     if target.vpc_id != from.vpc_id {
         return Err(RouteTableError::OtherVpc { table: to, resource: old.to_string() });
     }
@@ -264,6 +269,8 @@ pub enum RouteTableError {
     #[error(transparent)]
     Missing(#[from] Missing),
     #[error(transparent)]
+    BothMissing(#[from] BothMissing),
+    #[error(transparent)]
     Vpc(#[from] VpcError),
     #[error("the maximum number of route tables of {vpc} has been reached: {limit}")]
     Limit { vpc: VpcId, limit: usize },
@@ -286,6 +293,7 @@ impl From<RouteTableError> for Refusal {
         let text = error.to_string();
         match error {
             RouteTableError::Missing(missing) => missing.into(),
+            RouteTableError::BothMissing(missing) => missing.into(),
             RouteTableError::Vpc(error) => error.into(),
             RouteTableError::Limit { .. } => Self::new(RefusalKind::Exhausted, "RouteTableLimitExceeded", text),
             RouteTableError::IsMain { .. } | RouteTableError::InUse { .. } => Self::wrong_state("DependencyViolation", text),

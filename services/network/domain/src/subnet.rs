@@ -73,6 +73,21 @@ pub struct NewSubnet {
 }
 
 impl CreateSubnetInput {
+    /// As [`Self::parse`], with what does not fit the VPC beside what is malformed.
+    pub fn parse_among(self, region: &Region, known: &impl View) -> Result<NewSubnet, Refusal> {
+        let (vpc, cidr) = (self.vpc_id.parse::<VpcId>(), cidr::parse_sized("cidr_block", &self.cidr_block, "InvalidSubnet.Range"));
+        self.parse(region).map_err(|malformed| {
+            let Ok(id) = vpc else { return malformed };
+            let misfit = match (known.vpc(id), cidr) {
+                (None, _) => Some(SubnetError::from(Missing::Vpc(id))),
+                (Some(vpc), Ok(cidr)) if !vpc.cidr.contains(&cidr) => Some(SubnetError::OutsideVpc { cidr, vpc: vpc.cidr }),
+                (Some(_), Ok(cidr)) => conflict(&known.subnets_of(id), cidr),
+                (Some(_), Err(_)) => None,
+            };
+            misfit.map(Refusal::from).into_iter().fold(malformed, Refusal::and)
+        })
+    }
+
     /// Errors: `InvalidSubnet.Range`, `InvalidVpcID.Malformed`, `InvalidParameterValue`.
     pub fn parse(self, region: &Region) -> Result<NewSubnet, Refusal> {
         let mut violations = Violations::new();
@@ -97,8 +112,8 @@ pub fn create(draft: &mut Draft<impl View>, id: SubnetId, new: NewSubnet) -> Res
         return Err(SubnetError::OutsideVpc { cidr: new.cidr, vpc: vpc.cidr });
     }
     let others = draft.subnets_of(new.vpc_id);
-    if let Some(other) = others.iter().find(|other| cidr::overlap(other.cidr, new.cidr)) {
-        return Err(SubnetError::Conflict { cidr: new.cidr, other: other.cidr, id: other.id });
+    if let Some(conflict) = conflict(&others, new.cidr) {
+        return Err(conflict);
     }
     let limit = draft.rules().limits.subnets_per_vpc;
     if others.len() >= limit {
@@ -107,6 +122,11 @@ pub fn create(draft: &mut Draft<impl View>, id: SubnetId, new: NewSubnet) -> Res
     let subnet = bare(draft.scope(), id, new.vpc_id, new.cidr, new.zone, new.tags);
     draft.put_subnet(subnet.clone());
     Ok(subnet)
+}
+
+fn conflict(others: &[&Subnet], cidr: Ipv4Net) -> Option<SubnetError> {
+    let other = others.iter().find(|other| cidr::overlap(other.cidr, cidr))?;
+    Some(SubnetError::Conflict { cidr, other: other.cidr, id: other.id })
 }
 
 pub(crate) fn bare(scope: &Scope, id: SubnetId, vpc_id: VpcId, cidr: Ipv4Net, zone: Zone, tags: Tags) -> Subnet {

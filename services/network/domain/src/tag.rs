@@ -54,6 +54,12 @@ impl TaggedId {
         ids
     }
 
+    /// Where it stands in a request's list of ids.
+    pub fn field(self, list: &str, texts: &[String]) -> String {
+        let place = texts.iter().position(|text| Self::parse(text) == Ok(self)).unwrap_or_default();
+        format!("{list}[{place}]")
+    }
+
     /// EC2's word for the kind.
     pub fn resource_type(self) -> &'static str {
         match self {
@@ -100,11 +106,16 @@ impl TagChange {
 }
 
 /// Changes the tags of all these resources, or of none. Errors: `Invalid….NotFound`, `TagLimitExceeded`.
-pub fn change(draft: &mut Draft<impl View>, ids: &[TaggedId], change: &TagChange) -> Result<(), Refusal> {
-    let missing = ids.iter().find_map(|id| find(draft, *id).err());
-    if let Some(missing) = missing {
-        return Err(missing.into());
-    }
+///
+/// `field` says where an id stands in the request; all that do not exist are named.
+pub fn change(
+    draft: &mut Draft<impl View>,
+    ids: &[TaggedId],
+    field: impl Fn(TaggedId) -> String,
+    change: &TagChange,
+) -> Result<(), Refusal> {
+    let exists = |id: &TaggedId| find(draft, *id).map(drop).map_err(|missing| Refusal::from(missing).of_field(field(*id)));
+    Refusal::all(ids.iter().map(exists))?;
     for id in ids {
         let tags = change.apply(find(draft, *id)?)?;
         match *id {

@@ -176,6 +176,23 @@ fn subnets_lie_apart_inside_their_vpc() {
 }
 
 #[test]
+fn all_that_does_not_exist_is_named_at_once() {
+    let mut world = World::born(POOL);
+    let refusal = world.run(|draft| gateway::attach(draft, ResourceId::from_number(7), VpcId::from_number(8))).unwrap_err();
+    let fields: Vec<_> = refusal.violations.iter().map(|one| one.field.as_str()).collect();
+    assert_eq!((refusal.reason, fields), ("InvalidInternetGatewayID.NotFound", vec!["internet_gateway_id", "vpc_id"]));
+    let input = association::AssociateInput {
+        allocation_id: "eipalloc-00000000000000001".into(),
+        instance_id: "i-00000000000000001".into(),
+        ..Default::default()
+    };
+    let (wanted, now) = (input.parse().unwrap(), world.now);
+    let refusal = world.run(|draft| association::associate(draft, wanted, ResourceId::from_number(1), now)).unwrap_err();
+    let fields: Vec<_> = refusal.violations.iter().map(|one| one.field.as_str()).collect();
+    assert_eq!((refusal.reason, fields), ("InvalidAllocationID.NotFound", vec!["allocation_id", "instance_id"]));
+}
+
+#[test]
 fn private_addresses_are_the_subnets() {
     let mut world = World::born(POOL);
     let vpc = make_vpc(&mut world, "10.0.0.0/16");
@@ -595,9 +612,12 @@ fn tags_change_together_or_not_at_all() {
     let (vpc, subnet) = (world.default_vpc_id(), world.default_subnets()[0]);
     let put = TagChange::Put(Tags([("a".to_owned(), "1".to_owned())].into()));
     let unknown = TaggedId::Subnet(SubnetId::from_number(1));
-    assert_eq!(reason(world.run(|draft| tag::change(draft, &[TaggedId::Vpc(vpc), unknown], &put))), "InvalidSubnetID.NotFound");
+    assert_eq!(
+        reason(world.run(|draft| tag::change(draft, &[TaggedId::Vpc(vpc), unknown], |id| id.to_string(), &put))),
+        "InvalidSubnetID.NotFound"
+    );
     assert!(world.vpcs[&vpc].tags.is_empty());
-    world.run(|draft| tag::change(draft, &[TaggedId::Vpc(vpc), TaggedId::Subnet(subnet)], &put)).unwrap();
+    world.run(|draft| tag::change(draft, &[TaggedId::Vpc(vpc), TaggedId::Subnet(subnet)], |id| id.to_string(), &put)).unwrap();
     assert_eq!((world.vpcs[&vpc].tags.get("a"), world.subnets[&subnet].tags.get("a")), (Some("1"), Some("1")));
     assert_eq!(reason(TaggedId::parse("sg-1")), "InvalidID");
     assert_eq!(reason(TaggedId::parse("eni-attach-00000000000000001")), "InvalidNetworkInterfaceId.Malformed");

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use gureum_model::{Filters, PageRequest, Refusal, Scope, id::AllocationId, refusal::Violations};
 use gureum_network_domain::{
-    View,
+    Missing, View,
     address::{self, AddressName, AllocateInput},
     association::{self, AssociateInput, AssociationName},
     dns,
@@ -46,7 +46,8 @@ impl Api {
             private_ip_address: request.private_ip_address.clone(),
             allow_reassociation: request.allow_reassociation,
         };
-        let (wanted, new) = (input.parse()?, self.driver.ids.next());
+        let wanted = input.parse_among(&Snapshot { tables: &self.driver.store.read(), scope: &scope })?;
+        let new = self.driver.ids.next();
         let decide = self.driver.change(&scope, &request, move |draft, now| {
             let associated = association::associate(draft, wanted, new, now)?;
             let association_id = associated.association.as_ref().map(|association| association.id.to_string()).unwrap_or_default();
@@ -92,27 +93,29 @@ pub fn describe(
 ) -> Result<proto::DescribeAddressesResponse, Error> {
     let mut violations = Violations::new();
     let mut ids: Vec<AllocationId> = violations.ids("allocation_ids", &request.allocation_ids);
-    let mut missing = Vec::new();
+    let mut missing: Vec<Refusal> = Vec::new();
     for (place, text) in request.public_ips.iter().enumerate() {
         match text.parse::<Ipv4Addr>() {
             Err(_) => violations.add(format!("public_ips[{place}]"), format!("\"{text}\" is no IPv4 address")),
             Ok(wanted) => match (Snapshot { tables: state, scope }).address_at(wanted) {
                 Some(found) => ids.push(found.id),
-                None => missing.push(text.clone()),
+                None => missing.push(Refusal::from(Missing::Address(wanted)).of_field(format!("public_ips[{place}]"))),
             },
         }
     }
     let filters = violations.check("", Filters::for_kind::<AddressRow>(wire::filters(request.filters))).unwrap_or_default();
     violations.finish()?;
-    if !missing.is_empty() {
-        let text = format!("Address '{}' not found", missing.join("', '"));
-        return Err(Refusal::new(gureum_model::RefusalKind::NotFound, "InvalidAddress.NotFound", text).into());
+    if let Some(refusal) = missing.into_iter().reduce(Refusal::and) {
+        return Err(refusal.into());
     }
     let (rows, next_page_token) = if ids.is_empty() {
         let page = PageRequest::new(request.page_size, &request.page_token, &("addresses", scope, &filters))?;
         list(&state.addresses, scope, &filters, &page)
     } else {
-        (get_all(&state.addresses, scope, &ids)?.into_iter().filter(|row| filters.pass(&row.record)).collect(), String::new())
+        (
+            get_all(&state.addresses, scope, "allocation_ids", &ids)?.into_iter().filter(|row| filters.pass(&row.record)).collect(),
+            String::new(),
+        )
     };
     Ok(proto::DescribeAddressesResponse { addresses: rows.iter().map(|row| convert::address(row)).collect(), next_page_token })
 }

@@ -11,11 +11,14 @@ use gureum_network_domain::{
     interface_create::{self, NewInterface, NewInterfaceInput},
     interface_modify::{self, Modify, ModifyInput},
 };
-use gureum_proto::{network::v1 as proto, security::v1::SecurityGroupHold};
+use gureum_proto::{
+    network::v1 as proto,
+    security::v1::{DescribeSecurityGroupsRequest, SecurityGroupHold, security_service_client::SecurityServiceClient},
+};
 use gureum_service::{Answer, Error, wire};
 use gureum_store::{Listed, State};
 
-use super::{Api, convert, list::page, parse_id};
+use super::{Api, convert, list::page};
 use crate::store::{InterfaceRow, Schema, SubnetRow, show_interface};
 
 impl Api {
@@ -29,7 +32,10 @@ impl Api {
             return Ok(before);
         }
         let new = parse_new(&request)?;
-        let vpc = self.vpc_of_subnet(&scope, new.subnet_id)?;
+        let vpc = match self.vpc_of_subnet(&scope, new.subnet_id) {
+            Ok(vpc) => vpc,
+            Err(absent) => return Err(self.with_absent_groups(absent, &new).await),
+        };
         let id: NetworkInterfaceId = self.driver.ids.next();
         let _taking = self.driver.taking(id);
         self.driver.commit(&scope, move |draft, now| Ok(hold::begin(draft, id, now)?)).await?;
@@ -45,8 +51,23 @@ impl Api {
 
     fn vpc_of_subnet(&self, scope: &Scope, subnet: gureum_model::id::SubnetId) -> Result<VpcId, Error> {
         let state = self.driver.store.read();
-        let found = state.subnets.get(&SubnetRow::list_key(scope, subnet)).ok_or_else(|| Refusal::not_found(subnet))?;
+        let found =
+            state.subnets.get(&SubnetRow::list_key(scope, subnet)).ok_or_else(|| Refusal::not_found(subnet).of_field("subnet_id"))?;
         Ok(found.vpc_id)
+    }
+
+    /// Without a subnet there is no VPC in which to hold groups; those that do not exist at all are told nevertheless.
+    async fn with_absent_groups(&self, absent: Error, new: &NewInterface) -> Error {
+        if new.group_ids.is_empty() {
+            return absent;
+        }
+        let group_ids = new.group_ids.iter().map(ToString::to_string).collect();
+        let request = DescribeSecurityGroupsRequest { group_ids, ..DescribeSecurityGroupsRequest::default() };
+        let security = &self.driver.security;
+        match SecurityServiceClient::new(security.channel()).describe_security_groups(request).await {
+            Ok(_) => absent,
+            Err(status) => absent.and(security.error(status)),
+        }
     }
 
     async fn hold_for(&self, id: NetworkInterfaceId, vpc: VpcId, new: &NewInterface) -> Result<Vec<Group>, Error> {
@@ -150,7 +171,7 @@ impl Api {
         scope: Scope,
         request: proto::DetachNetworkInterfaceRequest,
     ) -> Result<proto::DetachNetworkInterfaceResponse, Error> {
-        let (id, force) = (parse_id::<AttachmentId>(&request.attachment_id)?, request.force);
+        let (id, force) = (Refusal::parse_id::<AttachmentId>("attachment_id", &request.attachment_id)?, request.force);
         let decide = self.driver.change(&scope, &request, move |draft, now| {
             let interface = attachment::detach(draft, id, force, now)?.id;
             if !force {
@@ -168,7 +189,7 @@ impl Api {
         scope: Scope,
         request: proto::DeleteNetworkInterfaceRequest,
     ) -> Result<proto::DeleteNetworkInterfaceResponse, Error> {
-        let id = parse_id::<NetworkInterfaceId>(&request.network_interface_id)?;
+        let id = Refusal::parse_id::<NetworkInterfaceId>("network_interface_id", &request.network_interface_id)?;
         let decide = self.driver.change(&scope, &request, move |draft, now| {
             interface_create::delete(draft, id, now)?;
             Ok(proto::DeleteNetworkInterfaceResponse { network_interface_id: id.to_string() })
@@ -221,8 +242,9 @@ pub fn describe_attribute(
     scope: &Scope,
     request: &proto::DescribeNetworkInterfaceAttributeRequest,
 ) -> Result<proto::DescribeNetworkInterfaceAttributeResponse, Error> {
-    let id = parse_id::<NetworkInterfaceId>(&request.network_interface_id)?;
-    let found = state.interfaces.get(&InterfaceRow::list_key(scope, id)).ok_or_else(|| Refusal::not_found(id))?;
+    let id = Refusal::parse_id::<NetworkInterfaceId>("network_interface_id", &request.network_interface_id)?;
+    let found =
+        state.interfaces.get(&InterfaceRow::list_key(scope, id)).ok_or_else(|| Refusal::not_found(id).of_field("network_interface_id"))?;
     Ok(proto::DescribeNetworkInterfaceAttributeResponse {
         network_interface_id: id.to_string(),
         description: found.description.clone(),

@@ -24,7 +24,7 @@ pub fn page<R: Listed, I: ResourceId>(
     let filters = violations.check("", Filters::for_kind::<R>(wire::filters(filters))).unwrap_or_default();
     violations.finish()?;
     if !ids.is_empty() {
-        let rows = get_all(table, scope, &ids)?;
+        let rows = get_all(table, scope, field, &ids)?;
         return Ok((rows.into_iter().filter(|row| filters.pass(&row.record)).collect(), String::new()));
     }
     let page = PageRequest::new(page_size, page_token, &(R::TABLE, scope, &filters))?;

@@ -10,7 +10,7 @@ mod tags;
 mod vpcs;
 mod zones;
 
-use gureum_model::{Refusal, Scope, id::ResourceId};
+use gureum_model::Scope;
 use gureum_proto::network::v1::{self as proto, event::Resource, network_service_server::NetworkService};
 use gureum_service::{
     CancellationToken, Error, scope,
@@ -35,10 +35,6 @@ type Answer<T> = Result<Response<T>, Status>;
 
 fn answer<T>(result: Result<T, Error>) -> Answer<T> {
     Ok(Response::new(result?))
-}
-
-fn parse_id<I: ResourceId>(text: &str) -> Result<I, Refusal> {
-    Ok(text.parse::<I>()?)
 }
 
 #[tonic::async_trait]

@@ -234,7 +234,7 @@ impl Api {
             ))
         });
         let answer: proto::CreateDefaultVpcResponse = decided.await?;
-        let id: VpcId = super::parse_id(&answer.vpc.as_ref().map(|vpc| vpc.vpc_id.clone()).unwrap_or_default())?;
+        let id: VpcId = Refusal::parse_id("vpc_id", &answer.vpc.as_ref().map(|vpc| vpc.vpc_id.clone()).unwrap_or_default())?;
         self.driver.drive_vpc(&scope, id).await?;
         let now = self.driver.store.read().vpcs.get(&crate::store::VpcRow::list_key(&scope, id)).map(|row| convert::vpc(row));
         Ok(proto::CreateDefaultVpcResponse { vpc: now.or(answer.vpc) })

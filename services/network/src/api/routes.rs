@@ -15,7 +15,7 @@ use gureum_service::{Answer, Error, wire};
 use gureum_store::{Listed, State};
 use ipnet::Ipv4Net;
 
-use super::{Api, convert, list::page, parse_id};
+use super::{Api, convert, list::page};
 use crate::store::{GatewayRow, RouteTableRow, Schema};
 
 fn parse_tags(tags: &[gureum_proto::common::v1::Tag]) -> Result<Tags, Refusal> {
@@ -80,7 +80,7 @@ impl Api {
         scope: Scope,
         request: proto::DeleteInternetGatewayRequest,
     ) -> Result<proto::DeleteInternetGatewayResponse, Error> {
-        let id = parse_id::<InternetGatewayId>(&request.internet_gateway_id)?;
+        let id = Refusal::parse_id::<InternetGatewayId>("internet_gateway_id", &request.internet_gateway_id)?;
         let decide = self.driver.change(&scope, &request, move |draft, _| {
             gateway::delete(draft, id)?;
             Ok(proto::DeleteInternetGatewayResponse { internet_gateway_id: id.to_string() })
@@ -112,7 +112,7 @@ impl Api {
         scope: Scope,
         request: proto::DeleteRouteTableRequest,
     ) -> Result<proto::DeleteRouteTableResponse, Error> {
-        let id = parse_id::<RouteTableId>(&request.route_table_id)?;
+        let id = Refusal::parse_id::<RouteTableId>("route_table_id", &request.route_table_id)?;
         let decide = self.driver.change(&scope, &request, move |draft, _| {
             route_table::delete(draft, id)?;
             Ok(proto::DeleteRouteTableResponse { route_table_id: id.to_string() })
@@ -203,7 +203,7 @@ impl Api {
         scope: Scope,
         request: proto::DisassociateRouteTableRequest,
     ) -> Result<proto::DisassociateRouteTableResponse, Error> {
-        let id = parse_id::<RouteTableAssociationId>(&request.association_id)?;
+        let id = Refusal::parse_id::<RouteTableAssociationId>("association_id", &request.association_id)?;
         let decide = self.driver.change(&scope, &request, move |draft, _| {
             route_table::disassociate(draft, id)?;
             Ok(proto::DisassociateRouteTableResponse { association_id: id.to_string() })

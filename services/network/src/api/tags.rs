@@ -15,8 +15,9 @@ impl Api {
         let ids = TaggedId::parse_all("resource_ids", &request.resource_ids, &mut violations);
         let tags = violations.check("", Tags::from_user("tags", wire::tag_pairs(request.tags.clone()))).unwrap_or_default();
         violations.finish()?;
+        let texts = request.resource_ids.clone();
         let decide = self.driver.change(&scope, &request, move |draft, _| {
-            tag::change(draft, &ids, &TagChange::Put(tags))?;
+            tag::change(draft, &ids, |id| id.field("resource_ids", &texts), &TagChange::Put(tags))?;
             Ok(proto::CreateTagsResponse {})
         });
         decide.await
@@ -27,8 +28,9 @@ impl Api {
         let ids = TaggedId::parse_all("resource_ids", &request.resource_ids, &mut violations);
         violations.finish()?;
         let removed = wire::tag_selectors(request.tags.clone());
+        let texts = request.resource_ids.clone();
         let decide = self.driver.change(&scope, &request, move |draft, _| {
-            tag::change(draft, &ids, &TagChange::Remove(removed))?;
+            tag::change(draft, &ids, |id| id.field("resource_ids", &texts), &TagChange::Remove(removed))?;
             Ok(proto::DeleteTagsResponse {})
         });
         decide.await

@@ -1,6 +1,6 @@
 //! VPCs and subnets.
 
-use gureum_model::{Scope, id::SubnetId, id::VpcId};
+use gureum_model::{Refusal, Scope, id::SubnetId, id::VpcId};
 use gureum_network_domain::{
     Draft,
     subnet::{self, CreateSubnetInput},
@@ -10,7 +10,7 @@ use gureum_proto::network::v1 as proto;
 use gureum_service::{Answer, Error, wire};
 use gureum_store::{Listed, State, Transaction};
 
-use super::{Api, convert, list::page, parse_id};
+use super::{Api, convert, list::page};
 use crate::store::{Schema, Snapshot, SubnetRow, VpcDeletionRow, VpcRow};
 
 impl Api {
@@ -26,7 +26,7 @@ impl Api {
         });
         let answer: proto::CreateVpcResponse = decided.await?;
         // A repeat finds the VPC of the first call, wherever that one was interrupted.
-        let id = parse_id::<VpcId>(&answer.vpc.as_ref().map(|vpc| vpc.vpc_id.clone()).unwrap_or_default())?;
+        let id = Refusal::parse_id::<VpcId>("vpc_id", &answer.vpc.as_ref().map(|vpc| vpc.vpc_id.clone()).unwrap_or_default())?;
         self.driver.drive_vpc(&scope, id).await?;
         let now = self.driver.store.read().vpcs.get(&VpcRow::list_key(&scope, id)).map(|row| convert::vpc(row));
         Ok(proto::CreateVpcResponse { vpc: now.or(answer.vpc) })
@@ -37,7 +37,7 @@ impl Api {
         scope: Scope,
         request: proto::ModifyVpcAttributeRequest,
     ) -> Result<proto::ModifyVpcAttributeResponse, Error> {
-        let id = parse_id::<VpcId>(&request.vpc_id)?;
+        let id = Refusal::parse_id::<VpcId>("vpc_id", &request.vpc_id)?;
         let (support, hostnames) = (request.enable_dns_support, request.enable_dns_hostnames);
         let decide = self.driver.change(&scope, &request, move |draft, _| {
             let changed = vpc::modify(draft, id, support, hostnames)?;
@@ -53,7 +53,7 @@ impl Api {
         if let Some(before) = self.driver.recall(&scope, &request).await? {
             return Ok(before);
         }
-        let id = parse_id::<VpcId>(&request.vpc_id)?;
+        let id = Refusal::parse_id::<VpcId>("vpc_id", &request.vpc_id)?;
         let answer = proto::DeleteVpcResponse { vpc_id: id.to_string() };
         if request.dry_run {
             self.driver.unregister(id, true).await?;
@@ -93,7 +93,8 @@ impl Api {
             availability_zone_id: request.availability_zone_id.clone(),
             tags: wire::tag_pairs(request.tags.clone()).collect(),
         };
-        let (new, id) = (input.parse(&scope.region)?, self.driver.ids.next());
+        let new = input.parse_among(&scope.region, &Snapshot { tables: &self.driver.store.read(), scope: &scope })?;
+        let id = self.driver.ids.next();
         let decide = self.driver.change(&scope, &request, move |draft, _| {
             let made = subnet::create(draft, id, new)?;
             let key = SubnetRow::list_key(&made.scope, made.id);
@@ -107,7 +108,8 @@ impl Api {
         scope: Scope,
         request: proto::ModifySubnetAttributeRequest,
     ) -> Result<proto::ModifySubnetAttributeResponse, Error> {
-        let (id, public) = (parse_id::<SubnetId>(&request.subnet_id)?, request.map_public_ip_on_launch.unwrap_or_default());
+        let (id, public) =
+            (Refusal::parse_id::<SubnetId>("subnet_id", &request.subnet_id)?, request.map_public_ip_on_launch.unwrap_or_default());
         let decide = self.driver.change(&scope, &request, move |draft, _| {
             let changed = subnet::modify(draft, id, public)?;
             Ok(proto::ModifySubnetAttributeResponse { subnet: Some(convert::subnet(&changed)) })
@@ -120,7 +122,7 @@ impl Api {
         scope: Scope,
         request: proto::DeleteSubnetRequest,
     ) -> Result<proto::DeleteSubnetResponse, Error> {
-        let id = parse_id::<SubnetId>(&request.subnet_id)?;
+        let id = Refusal::parse_id::<SubnetId>("subnet_id", &request.subnet_id)?;
         let decide = self.driver.change(&scope, &request, move |draft, _| {
             subnet::delete(draft, id)?;
             Ok(proto::DeleteSubnetResponse { subnet_id: id.to_string() })
@@ -140,8 +142,8 @@ pub fn describe_attribute(
     scope: &Scope,
     request: &proto::DescribeVpcAttributeRequest,
 ) -> Result<proto::DescribeVpcAttributeResponse, Error> {
-    let id = parse_id::<VpcId>(&request.vpc_id)?;
-    let vpc = state.vpcs.get(&VpcRow::list_key(scope, id)).ok_or_else(|| gureum_model::Refusal::not_found(id))?;
+    let id = Refusal::parse_id::<VpcId>("vpc_id", &request.vpc_id)?;
+    let vpc = state.vpcs.get(&VpcRow::list_key(scope, id)).ok_or_else(|| Refusal::not_found(id).of_field("vpc_id"))?;
     Ok(proto::DescribeVpcAttributeResponse {
         vpc_id: vpc.id.to_string(),
         enable_dns_support: vpc.dns_support,

@@ -252,13 +252,12 @@ impl From<GroupError> for Refusal {
     fn from(error: GroupError) -> Self {
         let text = error.to_string();
         match error {
-            GroupError::Duplicate { .. } => Self::new(RefusalKind::AlreadyExists, "InvalidGroup.Duplicate", text),
+            GroupError::Duplicate { .. } => Self::new(RefusalKind::AlreadyExists, "InvalidGroup.Duplicate", text).of_field("group_name"),
             GroupError::LimitExceeded => Self::new(RefusalKind::Exhausted, "SecurityGroupLimitExceeded", text),
             GroupError::Default { .. } => Self::wrong_state("CannotDelete", text),
             GroupError::InUse { .. } => Self::wrong_state("DependencyViolation", text),
-            GroupError::NotFound { .. } | GroupError::NameNotFound { .. } => {
-                Self::new(RefusalKind::NotFound, "InvalidGroup.NotFound", text)
-            }
+            GroupError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidGroup.NotFound", text).of_field("group_id"),
+            GroupError::NameNotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidGroup.NotFound", text).of_field("group_name"),
             GroupError::NoDefaultVpc => Self::invalid_as("VPCIdNotSpecified", "vpc_id", text),
         }
     }

@@ -133,9 +133,9 @@ impl From<KeyError> for Refusal {
         let text = error.to_string();
         match error {
             KeyError::Name { .. } => Self::invalid("key_name", text),
-            KeyError::Duplicate { .. } => Self::new(RefusalKind::AlreadyExists, "InvalidKeyPair.Duplicate", text),
+            KeyError::Duplicate { .. } => Self::new(RefusalKind::AlreadyExists, "InvalidKeyPair.Duplicate", text).of_field("key_name"),
             KeyError::LimitExceeded => Self::new(RefusalKind::Exhausted, "ResourceLimitExceeded", text),
-            KeyError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidKeyPair.NotFound", text),
+            KeyError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidKeyPair.NotFound", text).of_field("key_name"),
             KeyError::Format | KeyError::Private | KeyError::Length { .. } | KeyError::TooLong { .. } => {
                 Self::invalid_as("InvalidKey.Format", "public_key_material", text)
             }

@@ -43,19 +43,6 @@ pub enum PeerSpec {
     GroupNamed(String),
 }
 
-impl PeerSpec {
-    /// The peer that is meant; a name is looked up in `vpc`. Whether an id exists is not asked here.
-    pub(crate) fn resolve(&self, vpc: VpcId, directory: &impl Directory) -> Result<Peer, RuleError> {
-        match self {
-            Self::Known(peer) => Ok(*peer),
-            Self::GroupNamed(name) => match directory.group_named(vpc, &name_key(name)) {
-                Some(group) => Ok(Peer::Group(group.id)),
-                None => Err(RuleError::GroupNotFound { group: name.clone() }),
-            },
-        }
-    }
-}
-
 /// One rule as a request wants it, before the group it names is looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleSpec {
@@ -63,6 +50,21 @@ pub struct RuleSpec {
     pub peer: PeerSpec,
     /// No part of what makes two rules the same.
     pub description: String,
+    /// Where its peer stands in the request: `ip_permissions[0].groups[1].group_id`.
+    pub field: String,
+}
+
+impl RuleSpec {
+    /// The peer that is meant; a name is looked up in `vpc`. Whether an id exists is not asked here.
+    pub(crate) fn resolve(&self, vpc: VpcId, directory: &impl Directory) -> Result<Peer, RuleError> {
+        match &self.peer {
+            PeerSpec::Known(peer) => Ok(*peer),
+            PeerSpec::GroupNamed(name) => match directory.group_named(vpc, &name_key(name)) {
+                Some(group) => Ok(Peer::Group(group.id)),
+                None => Err(RuleError::GroupNotFound { group: name.clone(), field: self.field.clone() }),
+            },
+        }
+    }
 }
 
 /// Rules that share protocol and ports, as users write them.
@@ -112,36 +114,40 @@ pub fn parse_permissions(field: &str, permissions: &[PermissionInput], violation
 
 fn parse_permission(field: &str, permission: &PermissionInput, violations: &mut Violations, specs: &mut Vec<RuleSpec>) {
     let traffic = Traffic::parse(&permission.ip_protocol, permission.from_port, permission.to_port, field, violations);
-    let mut peers: Vec<(PeerSpec, &str)> = Vec::new();
+    let mut peers: Vec<(PeerSpec, &str, String)> = Vec::new();
     for (place, range) in permission.ip_ranges.iter().enumerate() {
         let path = format!("{field}.ip_ranges[{place}]");
         check_description(&path, &range.description, violations);
         let peer = parse_ipv4(&format!("{path}.cidr"), &range.peer, violations);
-        peers.extend(peer.map(|peer| (PeerSpec::Known(peer), range.description.as_str())));
+        peers.extend(peer.map(|peer| (PeerSpec::Known(peer), range.description.as_str(), format!("{path}.cidr"))));
     }
     for (place, range) in permission.ipv6_ranges.iter().enumerate() {
         let path = format!("{field}.ipv6_ranges[{place}]");
         check_description(&path, &range.description, violations);
         let peer = parse_ipv6(&format!("{path}.cidr"), &range.peer, violations);
-        peers.extend(peer.map(|peer| (PeerSpec::Known(peer), range.description.as_str())));
+        peers.extend(peer.map(|peer| (PeerSpec::Known(peer), range.description.as_str(), format!("{path}.cidr"))));
     }
     for (place, list) in permission.prefix_lists.iter().enumerate() {
         let path = format!("{field}.prefix_lists[{place}]");
         check_description(&path, &list.description, violations);
         let id = violations.id(format!("{path}.prefix_list_id"), &list.peer);
-        peers.extend(id.map(|id| (PeerSpec::Known(Peer::PrefixList(id)), list.description.as_str())));
+        let field = format!("{path}.prefix_list_id");
+        peers.extend(id.map(|id| (PeerSpec::Known(Peer::PrefixList(id)), list.description.as_str(), field)));
     }
     for (place, group) in permission.groups.iter().enumerate() {
         let path = format!("{field}.groups[{place}]");
         check_description(&path, &group.description, violations);
-        peers.extend(parse_group(&path, group, violations).map(|peer| (peer, group.description.as_str())));
+        let field = format!("{path}.{}", if group.group_id.is_empty() { "group_name" } else { "group_id" });
+        peers.extend(parse_group(&path, group, violations).map(|peer| (peer, group.description.as_str(), field)));
     }
     let named = permission.ip_ranges.len() + permission.ipv6_ranges.len() + permission.prefix_lists.len() + permission.groups.len();
     if named == 0 {
         violations.add_as("MissingParameter", field, "a permission needs a peer: one of ip_ranges, ipv6_ranges, prefix_lists, groups");
     }
     if let Some(traffic) = traffic {
-        specs.extend(peers.into_iter().map(|(peer, description)| RuleSpec { traffic, peer, description: description.to_owned() }));
+        let spec =
+            |(peer, description, field): (PeerSpec, &str, String)| RuleSpec { traffic, peer, description: description.to_owned(), field };
+        specs.extend(peers.into_iter().map(spec));
     }
 }
 

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeSet};
 use gureum_model::{
     Filterable, IdSource, Refusal, RefusalKind, Tags,
     id::{PrefixListId, SecurityGroupId, SecurityGroupRuleId, VpcId},
-    refusal::Violations,
+    refusal::{Violation, Violations},
 };
 use serde::{Deserialize, Serialize};
 
@@ -83,22 +83,30 @@ pub fn authorize(
     let present: BTreeSet<_> = group.rules.iter().map(SecurityGroupRule::key).collect();
     let (mut seen, mut repeated, mut duplicate) = (BTreeSet::new(), Vec::new(), Vec::new());
     let mut added = Vec::with_capacity(wanted.len());
+    let mut errors = Vec::new();
     for spec in wanted {
-        let peer = known_peer(group, &spec.peer, directory)?;
+        let peer = match known_peer(group, spec, directory) {
+            Ok(peer) => peer,
+            Err(error) => {
+                errors.push(error);
+                continue;
+            }
+        };
         let key = (direction, spec.traffic, peer);
         if !seen.insert(key) {
-            repeated.push(in_words(&spec.traffic, &peer));
+            repeated.push(Named::new(&spec.field, &spec.traffic, &peer));
         } else if present.contains(&key) {
-            duplicate.push(in_words(&spec.traffic, &peer));
+            duplicate.push(Named::new(&spec.field, &spec.traffic, &peer));
         }
         added.push((spec, peer));
     }
     if !repeated.is_empty() {
-        return Err(RuleError::Repeated { rules: repeated });
+        errors.push(RuleError::Repeated { rules: repeated });
     }
     if !duplicate.is_empty() {
-        return Err(RuleError::Duplicate { rules: duplicate });
+        errors.push(RuleError::Duplicate { rules: duplicate });
     }
+    none_of(errors)?;
     let peers = group.rules_of(direction).map(|rule| rule.peer).chain(added.iter().map(|(_, peer)| *peer));
     check_limit(group.id, direction, peers, directory)?;
     let make = |(spec, peer): (&RuleSpec, Peer)| SecurityGroupRule {
@@ -153,23 +161,33 @@ pub fn revoke(
 ) -> Result<RuleChange, RuleError> {
     let mut gone = BTreeSet::new();
     let present: BTreeSet<_> = group.rules_of(direction).map(|rule| rule.id).collect();
-    let missing: Vec<_> = unwanted.ids.iter().filter(|id| !present.contains(id)).copied().collect();
+    let missing = unwanted.ids.iter().enumerate().filter(|(_, id)| !present.contains(id));
+    let missing: Vec<_> =
+        missing.map(|(place, id)| Named { field: format!("security_group_rule_ids[{place}]"), name: id.to_string() }).collect();
+    let mut errors = Vec::new();
     if !missing.is_empty() {
-        return Err(RuleError::IdNotFound { ids: missing, group: group.id, direction: Some(direction) });
+        errors.push(RuleError::IdNotFound { ids: missing, group: group.id, direction: Some(direction) });
     }
     gone.extend(unwanted.ids.iter().copied());
     let mut missing = Vec::new();
     for spec in &unwanted.specs {
-        let peer = spec.peer.resolve(group.vpc_id, directory)?;
+        let peer = match spec.resolve(group.vpc_id, directory) {
+            Ok(peer) => peer,
+            Err(error) => {
+                errors.push(error);
+                continue;
+            }
+        };
         let found = group.rules_of(direction).find(|rule| rule.traffic == spec.traffic && rule.peer == peer);
         match found {
             Some(rule) => drop(gone.insert(rule.id)),
-            None => missing.push(in_words(&spec.traffic, &peer)),
+            None => missing.push(Named::new(&spec.field, &spec.traffic, &peer)),
         }
     }
     if !missing.is_empty() {
-        return Err(RuleError::NotFound { rules: missing, group: group.id });
+        errors.push(RuleError::NotFound { rules: missing, group: group.id });
     }
+    none_of(errors)?;
     let mut next = group.clone();
     let (removed, kept) = next.rules.into_iter().partition(|rule| gone.contains(&rule.id));
     next.rules = kept;
@@ -218,22 +236,29 @@ pub fn parse_updates(field: &str, updates: &[RuleUpdateInput], violations: &mut 
         }
         check_description(&path, &update.description, violations);
         let traffic = Traffic::parse(&update.ip_protocol, update.from_port, update.to_port, &path, violations);
+        let peer_field = match &update.peer {
+            RulePeerInput::Absent => format!("{path}.peer"),
+            RulePeerInput::CidrIpv4(_) => format!("{path}.cidr_ipv4"),
+            RulePeerInput::CidrIpv6(_) => format!("{path}.cidr_ipv6"),
+            RulePeerInput::PrefixListId(_) => format!("{path}.prefix_list_id"),
+            RulePeerInput::ReferencedGroupId(_) => format!("{path}.referenced_group_id"),
+        };
         let peer = match &update.peer {
             RulePeerInput::Absent => {
                 violations.add_as(
                     "MissingParameter",
-                    format!("{path}.peer"),
+                    peer_field.as_str(),
                     "a rule needs one of cidr_ipv4, cidr_ipv6, prefix_list_id, referenced_group_id",
                 );
                 None
             }
-            RulePeerInput::CidrIpv4(text) => parse_ipv4(&format!("{path}.cidr_ipv4"), text, violations),
-            RulePeerInput::CidrIpv6(text) => parse_ipv6(&format!("{path}.cidr_ipv6"), text, violations),
-            RulePeerInput::PrefixListId(text) => violations.id(format!("{path}.prefix_list_id"), text).map(Peer::PrefixList),
-            RulePeerInput::ReferencedGroupId(text) => violations.id(format!("{path}.referenced_group_id"), text).map(Peer::Group),
+            RulePeerInput::CidrIpv4(text) => parse_ipv4(&peer_field, text, violations),
+            RulePeerInput::CidrIpv6(text) => parse_ipv6(&peer_field, text, violations),
+            RulePeerInput::PrefixListId(text) => violations.id(peer_field.as_str(), text).map(Peer::PrefixList),
+            RulePeerInput::ReferencedGroupId(text) => violations.id(peer_field.as_str(), text).map(Peer::Group),
         };
         if let (Some(id), Some(traffic), Some(peer)) = (id, traffic, peer) {
-            let spec = RuleSpec { traffic, peer: PeerSpec::Known(peer), description: update.description.clone() };
+            let spec = RuleSpec { traffic, peer: PeerSpec::Known(peer), description: update.description.clone(), field: peer_field };
             parsed.push(RuleUpdate { id, spec });
         }
     }
@@ -247,21 +272,32 @@ pub fn parse_updates(field: &str, updates: &[RuleUpdateInput], violations: &mut 
 pub fn modify(group: &SecurityGroup, updates: &[RuleUpdate], directory: &impl Directory) -> Result<RuleChange, RuleError> {
     let mut next = group.clone();
     let (mut changed, mut missing) = (Vec::with_capacity(updates.len()), Vec::new());
-    for update in updates {
+    let mut errors = Vec::new();
+    for (place, update) in updates.iter().enumerate() {
+        let peer = known_peer(group, &update.spec, directory).map_err(|error| errors.push(error));
         let Some(rule) = next.rules.iter_mut().find(|rule| rule.id == update.id) else {
-            missing.push(update.id);
+            missing.push(Named { field: format!("updates[{place}].security_group_rule_id"), name: update.id.to_string() });
             continue;
         };
-        rule.peer = known_peer(group, &update.spec.peer, directory)?;
+        let Ok(peer) = peer else { continue };
+        rule.peer = peer;
         rule.traffic = update.spec.traffic;
         rule.description.clone_from(&update.spec.description);
         changed.push(rule.clone());
     }
     if !missing.is_empty() {
-        return Err(RuleError::IdNotFound { ids: missing, group: group.id, direction: None });
+        errors.push(RuleError::IdNotFound { ids: missing, group: group.id, direction: None });
     }
+    none_of(errors)?;
     let mut seen = BTreeSet::new();
-    let same: Vec<_> = next.rules.iter().filter(|rule| !seen.insert(rule.key())).map(|rule| in_words(&rule.traffic, &rule.peer)).collect();
+    // Either of two that are the same may be the one that was changed.
+    let to_blame = |rule: &SecurityGroupRule| {
+        let of = |same: &dyn Fn(&SecurityGroupRule) -> bool| changed.iter().position(same).and_then(|place| updates.get(place));
+        let update = of(&|it| it.id == rule.id).or_else(|| of(&|it| it.key() == rule.key()));
+        update.map(|update| update.spec.field.as_str()).unwrap_or("updates")
+    };
+    let same = next.rules.iter().filter(|rule| !seen.insert(rule.key()));
+    let same: Vec<_> = same.map(|rule| Named::new(to_blame(rule), &rule.traffic, &rule.peer)).collect();
     if !same.is_empty() {
         return Err(RuleError::Duplicate { rules: same });
     }
@@ -272,17 +308,19 @@ pub fn modify(group: &SecurityGroup, updates: &[RuleUpdate], directory: &impl Di
 }
 
 /// The peer of a rule to be, if what it names exists: a group in the same VPC, a prefix list.
-fn known_peer(group: &SecurityGroup, spec: &PeerSpec, directory: &impl Directory) -> Result<Peer, RuleError> {
+fn known_peer(group: &SecurityGroup, spec: &RuleSpec, directory: &impl Directory) -> Result<Peer, RuleError> {
     let peer = spec.resolve(group.vpc_id, directory)?;
+    let field = || spec.field.clone();
     match peer {
         Peer::Ipv4(_) | Peer::Ipv6(_) => {}
         Peer::PrefixList(id) => {
-            directory.prefix_list(id).ok_or(RuleError::PrefixListNotFound { id })?;
+            directory.prefix_list(id).ok_or_else(|| RuleError::PrefixListNotFound { id, field: field() })?;
         }
         Peer::Group(id) => {
-            let named = directory.group(id).ok_or_else(|| RuleError::GroupNotFound { group: id.to_string() })?;
+            let named = directory.group(id).ok_or_else(|| RuleError::GroupNotFound { group: id.to_string(), field: field() })?;
             if named.vpc_id != group.vpc_id {
-                return Err(RuleError::OtherVpc { group: group.id, vpc: group.vpc_id, peer: id, peer_vpc: named.vpc_id });
+                let (vpc, peer_vpc) = (group.vpc_id, named.vpc_id);
+                return Err(RuleError::OtherVpc { group: group.id, vpc, peer: id, peer_vpc, field: field() });
             }
         }
     }
@@ -326,25 +364,61 @@ fn in_words(traffic: &Traffic, peer: &Peer) -> String {
     format!("peer: {peer}, {traffic}, ALLOW")
 }
 
+/// What a refusal names, and where it stands in the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    pub field: String,
+    pub name: String,
+}
+
+impl Named {
+    fn new(field: &str, traffic: &Traffic, peer: &Peer) -> Self {
+        Self { field: field.to_owned(), name: in_words(traffic, peer) }
+    }
+}
+
+impl std::fmt::Display for Named {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// One error of all, if there are any.
+fn none_of(mut errors: Vec<RuleError>) -> Result<(), RuleError> {
+    match errors.len() {
+        0 => Ok(()),
+        1 => errors.pop().map_or(Ok(()), Err),
+        _ => Err(RuleError::Several(errors)),
+    }
+}
+
 /// Why rules are not added, removed or changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
     #[error("the specified rule \"{}\" already exists", some_of(rules))]
-    Duplicate { rules: Vec<String> },
+    Duplicate { rules: Vec<Named> },
     #[error("The same permission must not appear multiple times: \"{}\"", some_of(rules))]
-    Repeated { rules: Vec<String> },
+    Repeated { rules: Vec<Named> },
     #[error("The specified rule \"{}\" does not exist in security group {group}", some_of(rules))]
-    NotFound { rules: Vec<String>, group: SecurityGroupId },
+    NotFound { rules: Vec<Named>, group: SecurityGroupId },
     #[error("The security group rule ID '{}' does not exist{} in security group {group}", some_of(ids), among(*direction))]
-    IdNotFound { ids: Vec<SecurityGroupRuleId>, group: SecurityGroupId, direction: Option<Direction> },
+    IdNotFound { ids: Vec<Named>, group: SecurityGroupId, direction: Option<Direction> },
     #[error("The security group '{group}' does not exist")]
-    GroupNotFound { group: String },
+    GroupNotFound { group: String, field: String },
     #[error("You have specified two resources that belong to different networks: {group} is in {vpc}, {peer} in {peer_vpc}")]
-    OtherVpc { group: SecurityGroupId, vpc: VpcId, peer: SecurityGroupId, peer_vpc: VpcId },
+    OtherVpc { group: SecurityGroupId, vpc: VpcId, peer: SecurityGroupId, peer_vpc: VpcId, field: String },
     #[error("The prefix list '{id}' does not exist")]
-    PrefixListNotFound { id: PrefixListId },
+    PrefixListNotFound { id: PrefixListId, field: String },
     #[error("The maximum number of rules per security group has been reached: {group} would have {count} {} rules, and {MAX_RULES} for each of IPv4 and IPv6 are the limit; use fewer and wider rules, or another group", direction.as_str())]
     LimitExceeded { group: SecurityGroupId, direction: Direction, count: usize },
+    #[error("{}", some_of(.0))]
+    Several(Vec<RuleError>),
+}
+
+/// A refusal that blames each of these fields.
+fn blaming(refusal: Refusal, named: Vec<Named>, words: impl Fn(&str) -> String) -> Refusal {
+    let violation = |it: Named| Violation { description: words(&it.name), field: it.field };
+    Refusal { violations: named.into_iter().map(violation).collect(), ..refusal }
 }
 
 fn among(direction: Option<Direction>) -> String {
@@ -355,12 +429,33 @@ impl From<RuleError> for Refusal {
     fn from(error: RuleError) -> Self {
         let text = error.to_string();
         match error {
-            RuleError::Duplicate { .. } => Self::new(RefusalKind::AlreadyExists, "InvalidPermission.Duplicate", text),
-            RuleError::Repeated { .. } => Self::invalid("ip_permissions", text),
-            RuleError::NotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidPermission.NotFound", text),
-            RuleError::IdNotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidSecurityGroupRuleId.NotFound", text),
-            RuleError::GroupNotFound { .. } | RuleError::OtherVpc { .. } => Self::new(RefusalKind::NotFound, "InvalidGroup.NotFound", text),
-            RuleError::PrefixListNotFound { .. } => Self::new(RefusalKind::NotFound, "InvalidPrefixListID.NotFound", text),
+            RuleError::Duplicate { rules } => {
+                let refusal = Self::new(RefusalKind::AlreadyExists, "InvalidPermission.Duplicate", text);
+                blaming(refusal, rules, |rule| format!("the specified rule \"{rule}\" already exists"))
+            }
+            RuleError::Repeated { rules } => {
+                let refusal = Self::new(RefusalKind::Invalid, "InvalidParameterValue", text);
+                blaming(refusal, rules, |rule| format!("The same permission must not appear multiple times: \"{rule}\""))
+            }
+            RuleError::NotFound { rules, group } => {
+                let refusal = Self::new(RefusalKind::NotFound, "InvalidPermission.NotFound", text);
+                blaming(refusal, rules, |rule| format!("The specified rule \"{rule}\" does not exist in security group {group}"))
+            }
+            RuleError::IdNotFound { ids, group, direction } => {
+                let refusal = Self::new(RefusalKind::NotFound, "InvalidSecurityGroupRuleId.NotFound", text);
+                let among = among(direction);
+                blaming(refusal, ids, |id| format!("The security group rule ID '{id}' does not exist{among} in security group {group}"))
+            }
+            RuleError::GroupNotFound { field, .. } | RuleError::OtherVpc { field, .. } => {
+                Self::new(RefusalKind::NotFound, "InvalidGroup.NotFound", text).of_field(field)
+            }
+            RuleError::PrefixListNotFound { field, .. } => {
+                Self::new(RefusalKind::NotFound, "InvalidPrefixListID.NotFound", text).of_field(field)
+            }
+            // One error is never several of none.
+            RuleError::Several(errors) => {
+                errors.into_iter().map(Self::from).reduce(Self::and).unwrap_or_else(|| Self::missing("ip_permissions"))
+            }
             RuleError::LimitExceeded { .. } => Self::new(RefusalKind::Exhausted, "RulesPerSecurityGroupLimitExceeded", text),
         }
     }

@@ -198,6 +198,25 @@ fn a_peer_is_found_by_name_in_the_same_vpc() {
 }
 
 #[test]
+fn everything_that_is_wrong_with_rules_is_named_at_once() {
+    let group = allow(&bare_group(1), &[spec(tcp(22, 22), v4("10.0.0.0/8"))]).unwrap().next;
+    let at = |field: &str, spec: RuleSpec| RuleSpec { field: field.to_owned(), ..spec };
+    let wanted = [
+        at("a", spec(Traffic::All, Peer::Group(sg(9)))),
+        at("b", spec(Traffic::All, Peer::PrefixList(pl(3)))),
+        at("c", spec(tcp(22, 22), v4("10.0.0.0/8"))),
+        at("d", spec(tcp(80, 80), v4("10.0.0.0/8"))),
+    ];
+    let refusal = Refusal::from(allow(&group, &wanted).unwrap_err());
+    let fields: Vec<_> = refusal.violations.iter().map(|violation| violation.field.as_str()).collect();
+    assert_eq!((refusal.reason, fields), ("InvalidGroup.NotFound", vec!["a", "b", "c"]));
+    let unwanted = Revocation { ids: vec![sgr(77)], specs: vec![at("d", wanted[3].clone())] };
+    let refusal = Refusal::from(revoke(&group, Direction::Ingress, &unwanted, &world()).unwrap_err());
+    let fields: Vec<_> = refusal.violations.iter().map(|violation| violation.field.as_str()).collect();
+    assert_eq!((refusal.reason, fields), ("InvalidSecurityGroupRuleId.NotFound", vec!["security_group_rule_ids[0]", "d"]));
+}
+
+#[test]
 fn an_update_keeps_id_place_and_tags() {
     let tags = Tags([("a".to_owned(), "1".to_owned())].into());
     let wanted = [spec(tcp(80, 80), v4("10.0.0.0/8")), spec(tcp(443, 443), v4("10.0.0.0/8"))];

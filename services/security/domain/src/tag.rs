@@ -49,6 +49,12 @@ impl TaggedId {
         ids
     }
 
+    /// Where it stands in a request's list of ids.
+    pub fn field(self, list: &str, texts: &[String]) -> String {
+        let place = texts.iter().position(|text| Self::parse(text) == Ok(self)).unwrap_or_default();
+        format!("{list}[{place}]")
+    }
+
     /// EC2's word for the kind.
     pub fn resource_type(self) -> &'static str {
         match self {

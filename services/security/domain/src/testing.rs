@@ -103,7 +103,7 @@ pub fn rule(number: u128, direction: Direction, traffic: Traffic, peer: Peer) ->
 }
 
 pub fn spec(traffic: Traffic, peer: Peer) -> RuleSpec {
-    RuleSpec { traffic, peer: PeerSpec::Known(peer), description: String::new() }
+    RuleSpec { traffic, peer: PeerSpec::Known(peer), description: String::new(), field: String::new() }
 }
 
 pub fn v4(text: &str) -> Peer {

@@ -28,7 +28,7 @@ impl Api {
         mutate(&self.store, &scope, &request, move |transaction| {
             let view = View { tables: transaction, scope: &scope_of_group };
             let vpc = match wanted {
-                Some(id) => view.vpc(id).ok_or_else(|| Refusal::not_found(id))?,
+                Some(id) => view.vpc(id).ok_or_else(|| Refusal::not_found(id).of_field("vpc_id"))?,
                 None => view.default_vpc().ok_or(GroupError::NoDefaultVpc)?,
             };
             let created = group::create(new, vpc, view.group_count(), &ids, &view)?;
@@ -82,9 +82,12 @@ pub fn describe(
         own.filter(|row| passes(&row.name)).map(|row| row.id).collect()
     });
     let named = !ids.is_empty() || !request.group_names.is_empty();
-    ids.extend(named_in_default_vpc(state, scope, &request.group_names)?);
+    let (by_id, by_name) =
+        Refusal::both(get_all(&state.groups, scope, "group_ids", &ids), named_in_default_vpc(state, scope, &request.group_names))?;
+    drop(by_id);
+    ids.extend(by_name);
     let (rows, next_page_token) = if named {
-        let rows = get_all(&state.groups, scope, &ids)?;
+        let rows = get_all(&state.groups, scope, "group_ids", &ids)?;
         (rows.into_iter().filter(|row| filters.pass(&row.record)).collect(), String::new())
     } else {
         let page = PageRequest::new(request.page_size, &request.page_token, &("groups", scope, &asked))?;
@@ -99,11 +102,11 @@ fn named_in_default_vpc(state: &State<Schema>, scope: &Scope, names: &[String]) 
     }
     let view = View { tables: state, scope };
     let vpc = view.default_vpc().ok_or(GroupError::NoDefaultVpc)?.id;
-    let find = |name: &String| match view.group_named(vpc, &name_key(name)) {
+    let find = |(place, name): (usize, &String)| match view.group_named(vpc, &name_key(name)) {
         Some(group) => Ok(group.id),
-        None => Err(GroupError::NameNotFound { name: name.clone(), vpc }),
+        None => Err(Refusal::from(GroupError::NameNotFound { name: name.clone(), vpc }).of_field(format!("group_names[{place}]"))),
     };
-    Ok(names.iter().map(find).collect::<Result<_, _>>()?)
+    Refusal::all(names.iter().enumerate().map(find))
 }
 
 /// Where a rule's group is found by the rule's id.

@@ -130,14 +130,22 @@ pub fn describe(
     violations.finish()?;
     let named = !ids.is_empty() || !request.key_names.is_empty();
     let view = View { tables: state, scope };
-    let (found, missing): (Vec<_>, Vec<_>) =
-        request.key_names.iter().map(|name| (name, view.key_pair_named(name))).partition(|(_, pair)| pair.is_some());
-    if !missing.is_empty() {
-        return Err(KeyError::NotFound { keys: missing.into_iter().map(|(name, _)| name.clone()).collect() }.into());
-    }
-    ids.extend(found.into_iter().filter_map(|(_, pair)| pair.map(|pair| pair.id)));
+    let (found, missing): (Vec<_>, Vec<_>) = request
+        .key_names
+        .iter()
+        .enumerate()
+        .map(|(place, name)| (place, name, view.key_pair_named(name)))
+        .partition(|(_, _, pair)| pair.is_some());
+    let by_name = missing.into_iter().map(|(place, name, _)| {
+        Err::<(), _>(Refusal::from(KeyError::NotFound { keys: vec![name.clone()] }).of_field(format!("key_names[{place}]")))
+    });
+    Refusal::both(get_all(&state.key_pairs, scope, "key_pair_ids", &ids).map(drop), Refusal::all(by_name))?;
+    ids.extend(found.into_iter().filter_map(|(_, _, pair)| pair.map(|pair| pair.id)));
     let (rows, next_page_token) = if named {
-        (get_all(&state.key_pairs, scope, &ids)?.into_iter().filter(|row| filters.pass(&row.record)).collect(), String::new())
+        (
+            get_all(&state.key_pairs, scope, "key_pair_ids", &ids)?.into_iter().filter(|row| filters.pass(&row.record)).collect(),
+            String::new(),
+        )
     } else {
         let page = PageRequest::new(request.page_size, &request.page_token, &("key pairs", scope, &filters))?;
         list(&state.key_pairs, scope, &filters, &page)

@@ -70,7 +70,7 @@ impl Api {
         scope: Scope,
         request: proto::DeleteManagedPrefixListRequest,
     ) -> Result<proto::DeleteManagedPrefixListResponse, Error> {
-        let id: PrefixListId = request.prefix_list_id.parse().map_err(Refusal::from)?;
+        let id: PrefixListId = Refusal::parse_id("prefix_list_id", &request.prefix_list_id)?;
         let scope_of_list = scope.clone();
         mutate(&self.store, &scope, &request, move |transaction| {
             let view = View { tables: transaction, scope: &scope_of_list };
@@ -90,7 +90,7 @@ fn inputs(entries: &[proto::PrefixListEntry]) -> Vec<EntryInput> {
 }
 
 fn find<'a>(view: &'a View<'_>, id: PrefixListId) -> Result<&'a PrefixList, Refusal> {
-    view.prefix_list(id).ok_or_else(|| Refusal::not_found(id))
+    view.prefix_list(id).ok_or_else(|| Refusal::not_found(id).of_field("prefix_list_id"))
 }
 
 pub fn describe(
@@ -106,7 +106,10 @@ pub fn describe(
         let page = PageRequest::new(request.page_size, &request.page_token, &("prefix lists", scope, &filters))?;
         list(&state.prefix_lists, scope, &filters, &page)
     } else {
-        (get_all(&state.prefix_lists, scope, &ids)?.into_iter().filter(|row| filters.pass(&row.record)).collect(), String::new())
+        (
+            get_all(&state.prefix_lists, scope, "prefix_list_ids", &ids)?.into_iter().filter(|row| filters.pass(&row.record)).collect(),
+            String::new(),
+        )
     };
     let prefix_lists = rows.iter().map(|row| convert::prefix_list(row)).collect();
     Ok(proto::DescribeManagedPrefixListsResponse { prefix_lists, next_page_token })
@@ -118,7 +121,7 @@ pub fn entries(
     scope: &Scope,
     request: proto::GetManagedPrefixListEntriesRequest,
 ) -> Result<proto::GetManagedPrefixListEntriesResponse, Refusal> {
-    let id: PrefixListId = request.prefix_list_id.parse()?;
+    let id: PrefixListId = Refusal::parse_id("prefix_list_id", &request.prefix_list_id)?;
     let view = View { tables: state, scope };
     let current = find(&view, id)?;
     let wanted = request.target_version.unwrap_or_else(|| i64::try_from(current.version).unwrap_or(i64::MAX));

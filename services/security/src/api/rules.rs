@@ -179,6 +179,10 @@ pub fn describe(
         filters.pass(&RuleInGroup { group, rule }).then(|| convert::rule(group, rule))
     };
     if !ids.is_empty() {
+        let absent = ids.iter().copied().enumerate().filter(|(_, id)| group_of_rule(state, scope, *id).is_none()).collect::<Vec<_>>();
+        if !absent.is_empty() {
+            return Err(Refusal::none_found("security_group_rule_ids", &absent));
+        }
         ids.sort_unstable();
         ids.dedup();
         let mut rules = Vec::new();

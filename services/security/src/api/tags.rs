@@ -1,6 +1,6 @@
 //! Tags of groups, rules, key pairs and prefix lists.
 
-use gureum_model::{Filters, PageRequest, Refusal, Scope, Tags, refusal::Violations};
+use gureum_model::{Filters, PageRequest, Refusal, RefusalKind, Scope, Tags, refusal::Violations};
 use gureum_proto::{common::v1::TagDescription, security::v1 as proto};
 use gureum_security_domain::{
     Directory,
@@ -18,7 +18,7 @@ impl Api {
         let ids = TaggedId::parse_all("resource_ids", &request.resource_ids, &mut violations);
         let tags = violations.check("", Tags::from_user("tags", wire::tag_pairs(request.tags.clone()))).unwrap_or_default();
         violations.finish()?;
-        let decide = change(scope.clone(), ids, TagChange::Put(tags));
+        let decide = change(scope.clone(), request.resource_ids.clone(), ids, TagChange::Put(tags));
         mutate(&self.store, &scope, &request, move |transaction| decide(transaction).map(|()| proto::CreateTagsResponse {})).await
     }
 
@@ -26,7 +26,7 @@ impl Api {
         let mut violations = Violations::new();
         let ids = TaggedId::parse_all("resource_ids", &request.resource_ids, &mut violations);
         violations.finish()?;
-        let decide = change(scope.clone(), ids, TagChange::Remove(wire::tag_selectors(request.tags.clone())));
+        let decide = change(scope.clone(), request.resource_ids.clone(), ids, TagChange::Remove(wire::tag_selectors(request.tags.clone())));
         mutate(&self.store, &scope, &request, move |transaction| decide(transaction).map(|()| proto::DeleteTagsResponse {})).await
     }
 }
@@ -36,10 +36,19 @@ type Transaction<'a> = gureum_store::Transaction<'a, Schema>;
 /// All resources are changed or none: a refusal leaves nothing of the write.
 fn change(
     scope: Scope,
+    texts: Vec<String>,
     ids: Vec<TaggedId>,
     change: TagChange,
 ) -> impl FnOnce(&mut Transaction<'_>) -> Result<(), Refusal> + Send + 'static {
-    move |transaction| ids.iter().try_for_each(|id| change_one(transaction, &scope, *id, &change))
+    move |transaction| {
+        let changed = ids.iter().map(|id| {
+            let at = |refusal: Refusal| {
+                if refusal.kind == RefusalKind::NotFound { refusal.of_field(id.field("resource_ids", &texts)) } else { refusal }
+            };
+            change_one(transaction, &scope, *id, &change).map_err(at)
+        });
+        Refusal::all(changed).map(drop)
+    }
 }
 
 fn change_one(transaction: &mut Transaction<'_>, scope: &Scope, id: TaggedId, change: &TagChange) -> Result<(), Refusal> {

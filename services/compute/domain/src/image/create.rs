@@ -44,9 +44,16 @@ pub struct NewImage {
 }
 
 impl NewImage {
-    fn check(&self, violations: &mut Violations) {
+    fn note(&self, violations: &mut Violations) {
         violations.check("name", check_name(&self.name));
         violations.check("description", check_description(&self.description));
+    }
+
+    /// Errors: what no instance or snapshot could make right: `InvalidAMIName.Malformed`, `InvalidParameterValue`.
+    pub fn check(&self) -> Result<(), Refusal> {
+        let mut violations = Violations::new();
+        self.note(&mut violations);
+        violations.finish()
     }
 }
 
@@ -87,12 +94,13 @@ pub fn of_instance<'a>(
         StateName::Running => !from.no_reboot,
         StateName::Stopped => false,
         state @ (StateName::Pending | StateName::Stopping | StateName::ShuttingDown | StateName::Terminated) => {
-            return Err(ImageError::InstanceState { id: instance.id, state }.into());
+            let refusal = ImageError::InstanceState { id: instance.id, state }.into();
+            return Err(from.new.check().err().into_iter().fold(refusal, Refusal::and));
         }
     };
     let new = &from.new;
     let mut violations = Violations::new();
-    new.check(&mut violations);
+    new.note(&mut violations);
     let id: ImageId = ids.next();
     let description = format!("Created by CreateImage({}) for {id}", instance.id);
     let mut snapshots = Vec::new();
@@ -187,7 +195,7 @@ pub fn register<'a>(
     now: Timestamp,
 ) -> Result<Image, Refusal> {
     let mut violations = Violations::new();
-    new.check(&mut violations);
+    new.note(&mut violations);
     let architecture = architecture(&registration.architecture, &mut violations);
     let boot_mode = boot_mode(&registration.boot_mode, &mut violations);
     if !matches!(registration.virtualization_type.as_str(), "" | "hvm") {

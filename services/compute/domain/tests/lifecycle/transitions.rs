@@ -48,6 +48,8 @@ fn refusals_have_ec2s_codes() {
     assert_eq!(stop(&stopped(), soft, NOW), Ok(Decision::Unchanged));
     assert_eq!(terminate(&terminated(), false, NOW), Ok(Decision::Unchanged));
     assert_eq!(reboot(&stopped()).map_err(reason), Err("IncorrectInstanceState"));
+    let pending = Instance { state: InstanceState::Pending { since: NOW, origin: Origin::Start, addresses_ready: true }, ..running() };
+    assert_eq!(reboot(&pending).map_err(reason), Err("IncorrectInstanceState"));
     let hibernate = StopMode { hibernate: true, ..soft };
     assert_eq!(stop(&running(), hibernate, NOW).map_err(reason), Err("UnsupportedOperation"));
     let guarded = Instance { disable_api_termination: true, ..running() };
@@ -114,6 +116,10 @@ fn a_batch_is_all_or_nothing() {
         |ids: &[_]| gureum_compute_domain::batch::decide(ids, find, |it| terminate(it, false, NOW)).map_err(|refusal| refusal.reason);
     assert_eq!(batch(&[all[0].id, all[1].id]), Err("OperationNotPermitted"));
     assert_eq!(batch(&[all[0].id, ResourceId::from_number(77)]), Err("InvalidInstanceID.NotFound"));
+    let texts = ["i-x".to_owned(), all[0].id.to_string(), "i-00000000000000077".to_owned()];
+    let refused = gureum_compute_domain::batch::read_ids(&texts, find)
+        .map_err(|refusal| (refusal.reason, refusal.violations.into_iter().map(|it| it.field).collect::<Vec<_>>()));
+    assert_eq!(refused, Err(("InvalidInstanceID.Malformed", vec!["instance_ids[0]".to_owned(), "instance_ids[2]".to_owned()])));
     let outcomes = batch(&[all[0].id, all[0].id]).unwrap_or_default();
     assert_eq!(
         outcomes.iter().map(|outcome| (outcome.before, outcome.after)).collect::<Vec<_>>(),

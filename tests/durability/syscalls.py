@@ -16,6 +16,7 @@ Without --binary it builds the example with cargo. --trace judges a trace that w
 """
 
 import argparse
+import codecs
 import os
 import re
 import shutil
@@ -29,10 +30,51 @@ BEGIN = re.compile(r"^(\d+) +(\w+)\((.*)$", re.S)
 RESUMED = re.compile(r"^(\d+) +<\.\.\. (\w+) resumed>(.*)$", re.S)
 RESULT = re.compile(r"\) += (-?\d+)(?:<[^>]*>)?(?: .*)?$")
 TARGET = re.compile(r"^\d+<([^>]*)>")
+DATA = re.compile(r'"((?:[^"\\]|\\.)*)"')
+RECORD_HEADER = 16
 KEY = re.compile(r"k-\d\d-\d{5};")
 JOURNAL = re.compile(r"/journal-\d+$")
 SYNCS = ("fsync", "fdatasync")
 WRITES = ("write", "pwrite64", "writev", "pwritev")
+
+
+def decompressed(block, size):
+    """An LZ4 block (lz4_Block_format.md): literals and copies of what came before, by turns."""
+
+    def length(at, first):
+        total = first
+        while first == 15:
+            total += block[at]
+            at += 1
+            if block[at - 1] != 255:
+                break
+        return at, total
+
+    out, at = bytearray(), 0
+    while at < len(block):
+        token = block[at]
+        at, literals = length(at + 1, token >> 4)
+        out += block[at : at + literals]
+        at += literals
+        if at >= len(block):
+            break
+        offset = int.from_bytes(block[at : at + 2], "little")
+        at, copied = length(at + 2, token & 15)
+        for _ in range(copied + 4):
+            out.append(out[-offset])
+    assert len(out) == size, f"{len(out)} bytes of {size}"
+    return bytes(out)
+
+
+def keys_of(arguments):
+    """The keys in a group that is written to a journal (crates/store/src/journal.rs)."""
+    shown = DATA.search(arguments)
+    data = codecs.escape_decode(shown.group(1).encode())[0] if shown else b""
+    if data.startswith(b"GURJ") or len(data) <= RECORD_HEADER + 4:
+        return set()
+    payload = data[RECORD_HEADER:]
+    group = decompressed(payload[4:], int.from_bytes(payload[:4], "little"))
+    return set(KEY.findall(group.decode("latin-1")))
 
 
 class Unproven(Exception):
@@ -100,8 +142,8 @@ class Judge:
         target = TARGET.match(arguments)
         path = target.group(1) if target else ""
         if JOURNAL.search(path):
-            keys = set(KEY.findall(arguments))
-            if edge == "end" and keys:
+            keys = keys_of(arguments) if edge == "end" else set()
+            if keys:
                 self.groups += 1
                 self.written.setdefault(path, set()).update(keys)
         elif edge == "begin" and '"ack ' in arguments:

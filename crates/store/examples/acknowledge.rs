@@ -36,10 +36,20 @@ gureum_store::schema! {
 
 type Failure = Box<dyn Error + Send + Sync>;
 
+/// 400 characters that compress to a half, as what services write does.
+fn text(number: usize) -> String {
+    let mut state = number as u64;
+    let mut word = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        format!("{state:016x}")
+    };
+    (0..25).map(|_| word()).collect()
+}
+
 async fn write(store: Store<Schema>, task: usize, count: usize) -> Result<(), Failure> {
     for number in 0..count {
         let key = format!("k-{task:02}-{number:05};");
-        let note = Note { key: key.clone(), text: "x".repeat(400) };
+        let note = Note { key: key.clone(), text: text(task * count + number) };
         let written = store.write(move |transaction| {
             transaction.put(note);
             Ok::<_, Arc<str>>(())

@@ -41,8 +41,11 @@ pub enum Workflow {
     DeleteInterface,
     AttachInterface,
     DetachInterface,
+    CreateVolume,
     AttachVolume,
     DetachVolume,
+    /// An image of a running instance, which is rebooted for it.
+    CreateImage,
     /// An elastic IP from an interface to an instance.
     MoveAddress,
     /// An elastic IP from an instance, which has to let go of it first, to an interface.
@@ -131,8 +134,8 @@ impl Workflow {
         }
         if matches!(self, Self::AttachVolume | Self::DetachVolume) {
             let availability_zone = instances(door).await[0].placement.clone().unwrap().availability_zone;
-            let request = CreateVolumeRequest { availability_zone, size_gib: Some(1), client_token: token("volume"), ..Default::default() };
-            things.volume = ask!(door, ComputeServiceClient, create_volume, request).unwrap().volume.unwrap().volume_id;
+            things.volume =
+                ask!(door, ComputeServiceClient, create_volume, volume_request(availability_zone)).unwrap().volume.unwrap().volume_id;
             until("the volume to be there", || volume_is(door, &things, VolumeState::Available)).await;
         }
         if self == Self::DetachVolume {
@@ -163,6 +166,7 @@ impl Workflow {
             | Self::DetachInterface
             | Self::AttachVolume
             | Self::DetachVolume
+            | Self::CreateImage
             | Self::MoveAddress
             | Self::TakeAddress
             | Self::ChangeInstanceGroups
@@ -176,6 +180,7 @@ impl Workflow {
             | Self::CreateInterface
             | Self::ChangeGroups
             | Self::DeleteInterface
+            | Self::CreateVolume
             | Self::Tag
             | Self::Untag
             | Self::ListTags
@@ -247,6 +252,16 @@ impl Workflow {
                 let attachment_id = things.attachment.clone();
                 let request = DetachNetworkInterfaceRequest { attachment_id, client_token: token("detach"), ..Default::default() };
                 attempt!(door, NetworkServiceClient, detach_network_interface, request).map(drop)
+            }
+            Self::CreateVolume => attempt!(door, ComputeServiceClient, create_volume, volume_request("us-east-1a".into())).map(drop),
+            Self::CreateImage => {
+                let request = CreateImageRequest {
+                    instance_id: things.instance.clone(),
+                    name: "recovered".into(),
+                    client_token: token("image"),
+                    ..Default::default()
+                };
+                attempt!(door, ComputeServiceClient, create_image, request).map(drop)
             }
             Self::AttachVolume => attempt!(door, ComputeServiceClient, attach_volume, attach_volume_request(things)).map(drop),
             Self::DetachVolume => {
@@ -353,6 +368,22 @@ impl Workflow {
             Self::DeleteInterface => count("interfaces", interfaces(door).await.len(), 0),
             Self::AttachInterface => shows_interfaces(door, things, 2).await,
             Self::DetachInterface => shows_interfaces(door, things, 1).await,
+            Self::CreateVolume => {
+                let volumes = ask!(door, ComputeServiceClient, describe_volumes, DescribeVolumesRequest::default()).unwrap().volumes;
+                count("volumes", volumes.len(), 1)?;
+                same(("volume", volumes[0].state().as_str_name()), VolumeState::Available.as_str_name())
+            }
+            Self::CreateImage => {
+                let own = DescribeImagesRequest { owners: vec!["self".into()], ..Default::default() };
+                let images = ask!(door, ComputeServiceClient, describe_images, own).unwrap().images;
+                count("images", images.len(), 1)?;
+                same(("image", images[0].state().as_str_name()), ImageState::Available.as_str_name())?;
+                let own = DescribeSnapshotsRequest { owner_ids: vec!["self".into()], ..Default::default() };
+                let snapshots = ask!(door, ComputeServiceClient, describe_snapshots, own).unwrap().snapshots;
+                count("snapshots", snapshots.len(), 1)?;
+                same(("snapshot", snapshots[0].state().as_str_name()), SnapshotState::Completed.as_str_name())?;
+                settled(&only_instance(door, InstanceState::Running).await?)
+            }
             Self::AttachVolume => volume_is(door, things, VolumeState::InUse).await,
             Self::DetachVolume => volume_is(door, things, VolumeState::Available).await,
             Self::MoveAddress => {
@@ -472,6 +503,10 @@ fn attach_request(things: &Things) -> AttachNetworkInterfaceRequest {
         client_token: token("attach"),
         ..Default::default()
     }
+}
+
+fn volume_request(availability_zone: String) -> CreateVolumeRequest {
+    CreateVolumeRequest { availability_zone, size_gib: Some(1), client_token: token("volume"), ..Default::default() }
 }
 
 fn attach_volume_request(things: &Things) -> AttachVolumeRequest {

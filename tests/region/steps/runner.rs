@@ -12,7 +12,7 @@ use super::{
     workflows::{Things, Workflow},
 };
 use crate::{
-    harness::{Deployment, Door, ask, attempt, until},
+    harness::{Deployment, Door, ask, attempt, is_transient, until},
     region::{Shape, region_like},
 };
 
@@ -102,6 +102,8 @@ impl Stage {
         match (step.told, answer) {
             (Told::Call, Err(status)) => assert_away(step, &status),
             (Told::Instance | Told::Waiting(_) | Told::Reader | Told::Nobody, Ok(())) => {}
+            // The service that was restarted for the fault was not yet reached.
+            (Told::Instance | Told::Waiting(_) | Told::Reader | Told::Nobody, Err(status)) if is_transient(&status) => run.insist().await,
             (_, answer) => panic!("{step:?} was answered {answer:?}"),
         }
         match step.told {

@@ -9,7 +9,7 @@ use gureum_proto::{
 
 use crate::{
     harness::{Deployment, Door, ask, until},
-    region::{LAUNCHABLE, OPERATOR, Shape, image, launch_spec, region_like},
+    region::{LAUNCHABLE, OPERATOR, Shape, image, instance, launch_spec, region_like, until_state},
 };
 
 /// Short, and yet so long that a busy machine loses no healthy node.
@@ -29,19 +29,6 @@ async fn running_in(door: &Door, zone: &str) -> String {
     let id = ask!(door, ComputeServiceClient, run_instances, request).unwrap().instances[0].instance_id.clone();
     until_state(door, &id, InstanceState::Running).await;
     id
-}
-
-async fn instance(door: &Door, id: &str) -> Instance {
-    let request = DescribeInstancesRequest { instance_ids: vec![id.to_owned()], ..Default::default() };
-    ask!(door, ComputeServiceClient, describe_instances, request).unwrap().instances.remove(0)
-}
-
-async fn until_state(door: &Door, id: &str, state: InstanceState) -> Instance {
-    until(format!("{id} {state:?}"), async || {
-        let found = instance(door, id).await;
-        if found.state() == state { Ok(found) } else { Err(format!("{:?} {}", found.state(), found.waiting_reason)) }
-    })
-    .await
 }
 
 async fn host_check(door: &Door, id: &str) -> CheckStatus {

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use gureum_model::clock::VIRTUAL_START;
 use gureum_proto::{
     common::v1::Filter,
-    compute::v1::{DescribeImagesRequest, LaunchSpec, compute_service_client::ComputeServiceClient},
+    compute::v1::{
+        DescribeImagesRequest, DescribeInstancesRequest, Instance, InstanceState, LaunchSpec, compute_service_client::ComputeServiceClient,
+    },
 };
 
-use crate::harness::{Deployment, Door, READY_WITHIN, ask};
+use crate::harness::{Deployment, Door, READY_WITHIN, ask, until};
 
 /// Who asks services what belongs to no account.
 pub const OPERATOR: &str = "000000000000";
@@ -21,6 +23,21 @@ pub async fn image(door: &Door, name: &str) -> String {
     let filter = Filter { name: "name".into(), values: vec![name.into()] };
     let request = DescribeImagesRequest { filters: vec![filter], owners: vec!["amazon".into()], ..Default::default() };
     ask!(door, ComputeServiceClient, describe_images, request).unwrap().images.remove(0).image_id
+}
+
+/// An instance as its owner sees it.
+pub async fn instance(door: &Door, id: &str) -> Instance {
+    let request = DescribeInstancesRequest { instance_ids: vec![id.to_owned()], ..Default::default() };
+    ask!(door, ComputeServiceClient, describe_instances, request).unwrap().instances.remove(0)
+}
+
+/// Waits until an instance is so.
+pub async fn until_state(door: &Door, id: &str, state: InstanceState) -> Instance {
+    until(format!("{id} {state:?}"), async || {
+        let found = instance(door, id).await;
+        if found.state() == state { Ok(found) } else { Err(format!("{:?} {}", found.state(), found.waiting_reason)) }
+    })
+    .await
 }
 
 /// The least that a launch has to say.

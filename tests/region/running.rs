@@ -10,7 +10,7 @@ use gureum_shim::{
 
 use crate::{
     harness::{Deployment, Door, ask, until},
-    region::{LAUNCHABLE, image, launch_spec, region_with},
+    region::{LAUNCHABLE, image, launch_spec, region_with, until_state},
 };
 
 fn running_region() -> Deployment {
@@ -27,19 +27,6 @@ async fn launch(door: &Door, script: &str, more: impl FnOnce(&mut LaunchSpec)) -
     more(&mut spec);
     let request = RunInstancesRequest { spec: Some(spec), min_count: 1, max_count: 1, ..Default::default() };
     ask!(door, ComputeServiceClient, run_instances, request).unwrap().instances[0].instance_id.clone()
-}
-
-async fn instance(door: &Door, id: &str) -> Instance {
-    let request = DescribeInstancesRequest { instance_ids: vec![id.to_owned()], ..Default::default() };
-    ask!(door, ComputeServiceClient, describe_instances, request).unwrap().instances.remove(0)
-}
-
-async fn until_state(door: &Door, id: &str, state: InstanceState) -> Instance {
-    until(format!("{id} {state:?}"), async || {
-        let found = instance(door, id).await;
-        if found.state() == state { Ok(found) } else { Err(format!("{:?} {}", found.state(), found.waiting_reason)) }
-    })
-    .await
 }
 
 async fn until_console(door: &Door, id: &str, text: &str) -> String {
@@ -152,6 +139,42 @@ async fn an_instance_whose_shim_is_killed_is_stopped_with_the_reason() {
     let terminate = TerminateInstancesRequest { instance_ids: vec![id.clone()], ..Default::default() };
     ask!(door, ComputeServiceClient, terminate_instances, terminate).unwrap();
     until_state(&door, &id, InstanceState::Terminated).await;
+    region.finish();
+}
+
+/// Shims of an instance that live.
+fn shims(id: &str) -> usize {
+    let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| fs::read(entry.unwrap().path().join("cmdline")).ok());
+    let is_one = |line: &Vec<u8>| {
+        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        words.get(1) == Some(&b"shim".as_slice()) && words.get(2).is_some_and(|directory| directory.ends_with(id.as_bytes()))
+    };
+    processes.filter(is_one).count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_killed_while_it_boots_an_instance_boots_it_once() {
+    let mut region = running_region();
+    let door = region.door("000000000905");
+    for round in 0..8u32 {
+        let id = launch(&door, "echo once >> /count; sleep 600 &", |_| {}).await;
+        // At another moment each time: from before it hears of the instance to after it is up.
+        let begun = gureum_service::clock::monotonic();
+        while begun.elapsed().as_millis() < u128::from(round) * 8 {
+            tokio::task::yield_now().await;
+        }
+        region.kill("node-a");
+        region.restart("node-a");
+        until_state(&door, &id, InstanceState::Running).await;
+        until_console(&door, &id, "exit code 0").await;
+        assert_eq!(shims(&id), 1, "round {round}");
+        assert_eq!(fs::read_to_string(root_volume(&region).join("count")).unwrap(), "once\n", "round {round}");
+        let terminate = TerminateInstancesRequest { instance_ids: vec![id.clone()], ..Default::default() };
+        ask!(door, ComputeServiceClient, terminate_instances, terminate).unwrap();
+        until_state(&door, &id, InstanceState::Terminated).await;
+        assert_eq!(left(&region), Vec::<PathBuf>::new(), "round {round}");
+        assert_eq!(shims(&id), 0, "round {round}");
+    }
     region.finish();
 }
 

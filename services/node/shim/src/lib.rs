@@ -27,7 +27,7 @@ mod shim;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
-pub use crate::limits::{Used, limited_by, remove as remove_groups, usage};
+pub use crate::limits::{Used, groups_of, limited_by, remove as remove_groups, usage};
 
 /// The arguments that make the program a shim, in front of the instance's directory.
 pub const SHIM: &str = "shim";

@@ -82,6 +82,12 @@ fn first_version(root: &Path, id: &str, limits: Limits) -> io::Result<Vec<PathBu
     Ok(groups)
 }
 
+/// Where the groups of an instance are, if there are any, whichever version made them.
+pub fn groups_of(id: &str) -> Vec<PathBuf> {
+    let places = ["", "cpu", "memory", "pids", "cpuacct"];
+    places.iter().map(|controller| Path::new(ROOT).join(controller).join(PARENT).join(id)).collect()
+}
+
 /// By what this host lets instances be limited: found by making a group, and removing it.
 pub fn limited_by() -> LimitedBy {
     let probe = Limits { cpu_milli: 1_000, memory_bytes: 64 << 20, tasks: 16 };

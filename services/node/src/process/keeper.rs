@@ -1,9 +1,17 @@
 //! The task that keeps one instance: it starts its shim, tells it what the node wants, and reports what comes of it.
 
-use std::{io, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io,
+    path::PathBuf,
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
 
 use gureum_model::id::InstanceId;
 use gureum_node_domain::{BootSpec, DriverEvent, ExitReason, InstanceSpec};
+use gureum_service::clock::monotonic;
 use gureum_shim::{
     SHIM,
     protocol::{
@@ -19,7 +27,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{Shared, ids, images, volumes};
+use super::{BETWEEN_LOOKS, Shared, ids, images, volumes};
 use crate::driver::Run;
 
 /// What the node wants of an instance.
@@ -42,6 +50,9 @@ pub enum Order {
         spec: Option<Box<InstanceSpec>>,
     },
 }
+
+/// What a shim says to nobody, and by whose lock it is known.
+const SHIM_LOG: &str = "shim.log";
 
 /// The kernel's time to end what was killed.
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
@@ -139,9 +150,11 @@ impl Keeper {
     /// Makes what the instance needs, starts its shim, and follows it.
     async fn boot(&mut self, spec: &BootSpec) -> io::Result<()> {
         let (shared, directory, spec) = (self.shared.clone(), self.directory.clone(), spec.clone());
-        let prepared = tokio::task::spawn_blocking(move || prepare(&shared, &directory, &spec)).await;
-        let plan = prepared.map_err(io::Error::other)??;
-        let log = std::fs::File::create(self.directory.join("shim.log"))?;
+        let prepared = tokio::task::spawn_blocking(move || {
+            let log = hold(&directory)?;
+            prepare(&shared, &directory, &spec).map(|plan| (plan, log))
+        });
+        let (plan, log) = prepared.await.map_err(io::Error::other)??;
         let mut shim = tokio::process::Command::new("/proc/self/exe");
         shim.arg(SHIM).arg(&self.directory).env_clear().stdout(Stdio::piped()).stderr(log);
         shim.stdin(if plan.with_parent { Stdio::piped() } else { Stdio::null() });
@@ -153,7 +166,7 @@ impl Keeper {
             None => false,
         };
         if !began {
-            let log = std::fs::read_to_string(self.directory.join("shim.log")).unwrap_or_default();
+            let log = std::fs::read_to_string(self.directory.join(SHIM_LOG)).unwrap_or_default();
             return Err(io::Error::other(format!("its shim could not begin: {}", log.trim())));
         }
         let parent = child.stdin.take();
@@ -283,6 +296,30 @@ pub fn exit_reason(reason: &OffReason) -> ExitReason {
     }
 }
 
+/// Takes an instance for one shim, by the lock on the log that is the shim's standard error: it has the lock from its
+/// first moment on, whatever becomes of this process, and until its last. Waits for the shim of an earlier boot to end.
+fn hold(directory: &std::path::Path) -> io::Result<File> {
+    std::fs::create_dir_all(directory)?;
+    let log = OpenOptions::new().create(true).append(true).open(directory.join(SHIM_LOG))?;
+    let deadline = monotonic() + KILLED_WITHIN;
+    loop {
+        match log.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if monotonic() < deadline => std::thread::sleep(BETWEEN_LOOKS),
+            Err(TryLockError::WouldBlock) => return Err(io::Error::other("the shim of an earlier boot has not ended")),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    log.set_len(0)?;
+    Ok(log)
+}
+
+/// Whether there is a shim, though it may not yet have written its state.
+pub fn is_held(directory: &std::path::Path) -> bool {
+    let log = File::open(directory.join(SHIM_LOG));
+    log.is_ok_and(|log| matches!(log.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 /// Makes volumes and the plan of a boot.
 fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io::Result<Plan> {
     let spec = &boot.spec;
@@ -290,7 +327,6 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
     let image = images::find(source)
         .ok_or_else(|| io::Error::other(format!("the contents of image {} (\"{source}\") are not on this node", spec.image.id)))?;
     let root = spec.volumes.iter().find(|volume| volume.root).ok_or_else(|| io::Error::other("it has no root volume"))?;
-    std::fs::create_dir_all(directory)?;
     let before = read_json::<Plan>(&directory.join(PLAN_FILE))?.and_then(|plan| plan.first_id);
     let owner = if shared.root { Some(ids::claim(directory, before)?) } else { None };
     let volumes = &shared.places.volumes;
@@ -371,10 +407,12 @@ fn remove(shared: &Shared, directory: &std::path::Path, going: &[String]) -> io:
         if ![Some(state.shim), state.init].into_iter().flatten().all(|process| process.ends_within(KILLED_WITHIN)) {
             return Err(io::Error::other("its processes are still there"));
         }
-        gureum_shim::remove_groups(&state.groups);
     }
+    // Also where a shim made them and was killed before it could say so.
+    let id = directory.file_name().unwrap_or_default().to_string_lossy();
+    gureum_shim::remove_groups(&gureum_shim::groups_of(&id));
     for id in going {
-        volumes::remove_directory(&volumes::place(&shared.places.volumes, id))?;
+        volumes::remove(&shared.places.volumes, id)?;
     }
     if let Some(first) = read_json::<Plan>(&directory.join(PLAN_FILE)).ok().flatten().and_then(|plan| plan.first_id) {
         ids::release(directory, first)?;

@@ -29,7 +29,7 @@ use gureum_node_domain::{
     driver::{AddressMode, DriverKind, Isolation, Limit},
     spec::Platform,
 };
-use gureum_service::Clock;
+use gureum_service::{Clock, clock::monotonic};
 use gureum_shim::{
     console,
     protocol::{LimitedBy, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json},
@@ -41,6 +41,10 @@ use crate::driver::{Driver, DriverError, Run};
 
 /// Bytes of a console that are answered.
 const CONSOLE_TAIL: usize = 64 << 10;
+
+/// A shim's time to write its first state, and between two looks whether it has.
+const SHIM_BEGINS_WITHIN: Duration = Duration::from_secs(5);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
 /// Where a driver keeps what.
 #[derive(Debug, Clone)]
@@ -154,7 +158,7 @@ impl Driver for ProcessDriver {
         for entry in fs::read_dir(&self.shared.places.instances).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
             let Some(id) = path.file_name().and_then(|name| name.to_str()?.parse::<InstanceId>().ok()) else { continue };
-            let state = read_json::<State>(&path.join(STATE_FILE)).map_err(unreadable)?;
+            let state = state_of(&path).await.map_err(unreadable)?;
             found.push((id, state.map_or(Found::Absent, |state| self.adopt_one(id, state))));
         }
         Ok(found)
@@ -208,6 +212,19 @@ impl Driver for ProcessDriver {
     }
 }
 
+/// What the shim in a directory says. One that has just begun, its node having been killed meanwhile, is waited for: it
+/// would be taken for absent, and the instance booted twice.
+async fn state_of(directory: &Path) -> io::Result<Option<State>> {
+    let deadline = monotonic() + SHIM_BEGINS_WITHIN;
+    loop {
+        let state = read_json(&directory.join(STATE_FILE))?;
+        if state.is_some() || !keeper::is_held(directory) || monotonic() >= deadline {
+            return Ok(state);
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
+}
+
 impl ProcessDriver {
     /// What an instance's directory says that there is of it.
     fn adopt_one(&self, id: InstanceId, state: State) -> Found {
@@ -233,7 +250,7 @@ impl ProcessDriver {
         let state = read_json::<State>(&directory.join(STATE_FILE)).ok().flatten()?;
         let plan = read_json::<Plan>(&directory.join(PLAN_FILE)).ok().flatten()?;
         let used = gureum_shim::usage(&state)?;
-        let now = gureum_service::clock::monotonic();
+        let now = monotonic();
         let before = lock(&self.measured).insert(id, (now, used.cpu));
         let cpu_percent = before.map_or(0.0, |(then, cpu)| {
             let allowed = now.duration_since(then).as_secs_f64() * plan.limits.cpu_milli as f64 / 1_000.0;

@@ -14,7 +14,7 @@ use super::images::Image;
 pub const IDS: u32 = 65_536;
 
 /// Where a volume is, made or not.
-pub fn place(volumes: &Path, id: &str) -> PathBuf {
+fn place(volumes: &Path, id: &str) -> PathBuf {
     volumes.join(id)
 }
 
@@ -40,7 +40,7 @@ pub fn make_empty(volumes: &Path, id: &str, owner: Option<u32>) -> io::Result<Pa
 fn make(volumes: &Path, id: &str, owner: Option<u32>, fill: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<PathBuf> {
     let place = place(volumes, id);
     if !place.exists() {
-        let unfinished = volumes.join(format!("{id}.new"));
+        let unfinished = unfinished(volumes, id);
         remove_directory(&unfinished)?;
         fs::create_dir_all(&unfinished)?;
         fill(&unfinished)?;
@@ -66,7 +66,16 @@ fn give(path: &Path, from: u32, to: u32) -> io::Result<()> {
     lchown(path, Some(shifted(found.uid())), Some(shifted(found.gid())))
 }
 
-/// Removes a volume, or whatever else may be half removed already.
+fn unfinished(volumes: &Path, id: &str) -> PathBuf {
+    volumes.join(format!("{id}.new"))
+}
+
+/// Removes a volume, also one that was never finished.
+pub fn remove(volumes: &Path, id: &str) -> io::Result<()> {
+    remove_directory(&place(volumes, id)).and_then(|()| remove_directory(&unfinished(volumes, id)))
+}
+
+/// Removes a directory, or whatever else may be half removed already.
 pub fn remove_directory(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -2,7 +2,7 @@
 //!
 //! A flow passes if a rule at its source lets it out and a rule at its destination lets it in. Groups
 //! only ever allow, so one rule of any group of a side is enough. Answers to a flow that passed need no
-//! rule: groups are stateful. Where speed counts, [`crate::CompiledGroups`] says the same.
+//! rule: groups are stateful. Where speed counts, the compiled rules of [`crate::firewall`] say the same.
 
 use std::net::IpAddr;
 

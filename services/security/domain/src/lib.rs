@@ -21,9 +21,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that unwraps fails where it should"))]
 
-pub mod compiled;
 pub mod directory;
 pub mod evaluate;
+pub mod firewall;
 pub mod group;
 pub mod hold;
 pub mod key_pair;
@@ -39,7 +39,6 @@ pub mod vpc;
 #[cfg(test)]
 mod testing;
 
-pub use compiled::CompiledGroups;
 pub use directory::Directory;
 pub use group::SecurityGroup;
 pub use hold::Hold;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use gureum_firewall::Firewall;
 use gureum_model::id::ResourceId;
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    compiled::CompiledGroups,
     evaluate::{Flow, Side, evaluate},
+    firewall,
     permission::Peer,
     rule::{Direction, MAX_RULES},
     testing::{World, address, bare_group, direction, list, network, packet, pl, rule, sg, tcp, traffic, v4},
@@ -56,7 +57,10 @@ proptest! {
         let (one, other) = (evaluate(&flow, &by_list).unwrap(), evaluate(&flow, &by_cidr).unwrap());
         prop_assert_eq!((one.egress, one.ingress), (other.egress, other.ingress));
         for direction in [Direction::Ingress, Direction::Egress] {
-            let decide = |world: &World| CompiledGroups::compile(world.groups.values(), world).decide(direction, packet, destination, &[]);
+            let decide = |world: &World| {
+                let compiled = Firewall::compile(firewall::rules(world.groups.values(), world));
+                compiled.decide(direction, packet.into(), destination, &[])
+            };
             prop_assert_eq!(decide(&by_list), decide(&by_cidr));
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeSet};
 
+pub use gureum_firewall::Direction;
 use gureum_model::{
     Filterable, IdSource, Refusal, RefusalKind, Tags,
     id::{PrefixListId, SecurityGroupId, SecurityGroupRuleId, VpcId},
@@ -21,25 +22,6 @@ use crate::{
 /// default: a CIDR counts in its family; a group in both; a prefix list in its family as many times as
 /// it has room for, empty or not. More get `RulesPerSecurityGroupLimitExceeded`.
 pub const MAX_RULES: usize = 60;
-
-/// Which flows a rule looks at, seen from the interfaces in its group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Direction {
-    /// Those that come in.
-    Ingress,
-    /// Those that go out.
-    Egress,
-}
-
-impl Direction {
-    /// `ingress` or `egress`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ingress => "ingress",
-            Self::Egress => "egress",
-        }
-    }
-}
 
 /// One rule of a group: one kind of traffic, from or to one peer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

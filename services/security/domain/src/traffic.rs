@@ -2,14 +2,9 @@
 
 use std::fmt;
 
+use gureum_firewall::protocol::{self, ICMP, ICMPV6, TCP, UDP};
 use gureum_model::refusal::Violations;
 use serde::{Deserialize, Serialize};
-
-/// IP protocol numbers (IANA) that EC2 knows by name.
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ICMPV6: u8 = 58;
 
 /// What a rule lets pass. Two rules with equal traffic and equal peer are the same rule to EC2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -69,15 +64,7 @@ pub enum Protocol {
 impl Protocol {
     /// Reads `tcp`, `udp`, `icmp`, `icmpv6` in any case, `-1`, or a number from 0 to 255.
     pub fn parse(text: &str) -> Option<Self> {
-        match text.to_ascii_lowercase().as_str() {
-            "-1" => Some(Self::All),
-            "tcp" => Some(Self::Number(TCP)),
-            "udp" => Some(Self::Number(UDP)),
-            "icmp" => Some(Self::Number(ICMP)),
-            "icmpv6" => Some(Self::Number(ICMPV6)),
-            digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok().map(Self::Number),
-            _ => None,
-        }
+        protocol::parse(text).map(|number| number.map_or(Self::All, Self::Number))
     }
 }
 
@@ -154,17 +141,22 @@ impl Traffic {
         }
     }
 
-    /// The protocol's number and the numbers within it (ports, or ICMP type and code as the high and
-    /// low byte) that pass. No protocol means all.
+    /// The protocol's number and the [points](gureum_firewall::Packet::point) that pass. No protocol means all.
     pub(crate) fn interval(&self) -> (Option<u8>, u16, u16) {
-        match self {
-            Self::All => (None, 0, u16::MAX),
-            Self::Tcp(ports) => (Some(TCP), ports.from, ports.to),
-            Self::Udp(ports) => (Some(UDP), ports.from, ports.to),
-            Self::Icmp(icmp) => (Some(ICMP), icmp.interval().0, icmp.interval().1),
-            Self::Icmpv6(icmp) => (Some(ICMPV6), icmp.interval().0, icmp.interval().1),
-            Self::Other(number) => (Some(*number), 0, u16::MAX),
-        }
+        let protocol = match self {
+            Self::All => None,
+            Self::Tcp(_) => Some(TCP),
+            Self::Udp(_) => Some(UDP),
+            Self::Icmp(_) => Some(ICMP),
+            Self::Icmpv6(_) => Some(ICMPV6),
+            Self::Other(number) => Some(*number),
+        };
+        let (first, last) = match self {
+            Self::Tcp(ports) | Self::Udp(ports) => (ports.from, ports.to),
+            Self::Icmp(icmp) | Self::Icmpv6(icmp) => icmp.interval(),
+            Self::All | Self::Other(_) => protocol::ALL,
+        };
+        (protocol, first, last)
     }
 }
 
@@ -199,15 +191,16 @@ impl Packet {
             Protocol::Number(other) => Some(Self::Other(other)),
         }
     }
+}
 
-    /// The protocol's number and the port, or ICMP type and code as the high and low byte.
-    pub(crate) fn point(self) -> (u8, u16) {
-        match self {
-            Self::Tcp(port) => (TCP, port),
-            Self::Udp(port) => (UDP, port),
-            Self::Icmp(kind, code) => (ICMP, u16::from_be_bytes([kind, code])),
-            Self::Icmpv6(kind, code) => (ICMPV6, u16::from_be_bytes([kind, code])),
-            Self::Other(number) => (number, 0),
+impl From<Packet> for gureum_firewall::Packet {
+    fn from(packet: Packet) -> Self {
+        match packet {
+            Packet::Tcp(port) => Self::tcp(port),
+            Packet::Udp(port) => Self::udp(port),
+            Packet::Icmp(kind, code) => Self::icmp(kind, code),
+            Packet::Icmpv6(kind, code) => Self::icmpv6(kind, code),
+            Packet::Other(protocol) => Self { protocol, point: 0 },
         }
     }
 }
@@ -312,9 +305,18 @@ mod tests {
 
         #[test]
         fn an_interval_covers_what_its_traffic_covers(traffic in traffic(), packet in packet()) {
-            let ((protocol, first, last), (number, point)) = (traffic.interval(), packet.point());
-            let inside = protocol.is_none_or(|protocol| protocol == number) && (first..=last).contains(&point);
+            let ((protocol, first, last), seen) = (traffic.interval(), gureum_firewall::Packet::from(packet));
+            let inside = protocol.is_none_or(|protocol| protocol == seen.protocol) && (first..=last).contains(&seen.point);
             prop_assert_eq!(inside, traffic.covers(packet));
+        }
+
+        /// Whoever follows this service has the shown form alone.
+        #[test]
+        fn what_is_shown_becomes_the_same_interval(traffic in traffic()) {
+            let protocol = protocol::parse(&traffic.protocol());
+            let points = protocol.and_then(|protocol| protocol::points(protocol, traffic.from_port(), traffic.to_port()));
+            let (wanted, first, last) = traffic.interval();
+            prop_assert_eq!((protocol, points), (Some(wanted), Some((first, last))));
         }
 
         #[test]

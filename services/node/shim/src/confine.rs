@@ -4,25 +4,30 @@
 
 use std::{
     env,
-    io::{Read, Write},
+    fs::File,
+    io::{self, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::{net::UnixStream, process::ExitStatusExt},
     },
     path::Path,
-    process::{Command, ExitCode, Stdio},
+    process::{Child, Command, ExitCode, Stdio},
 };
 
 use nix::{
+    errno::Errno,
     mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
-    sys::{prctl, signal::Signal},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sched::{CloneFlags, setns, unshare},
+    sys::{prctl, signal::Signal, socket::SockProtocol},
     unistd::{Gid, Uid, setgroups, setresgid, setresuid},
 };
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::{
     Doing, Failure, INIT, SHIM,
-    init::Told,
+    init::{Order, Told},
+    network::{Netlink, Network, factory, forward::SWITCH_SOCKET, wiring},
     protocol::{PLAN_FILE, Plan, read_json},
 };
 
@@ -35,7 +40,9 @@ pub fn run(directory: &Path) -> Result<ExitCode, Failure> {
     let plan: Plan = read_json(&plan).doing(|| format!("reading {}", plan.display()))?.ok_or(Failure::Usage)?;
     // The stream to the shim is this process's standard input, and that of process 1 after it.
     let mut shim = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().doing(|| "taking the shim's stream".into())?);
+    let factory = UnixStream::connect(directory.join(SWITCH_SOCKET)).doing(|| "reaching the shim's forwarder".into())?;
 
+    // The network namespace of these is the switch's; that of the instance is made beside it.
     let namespaces = CloneFlags::CLONE_NEWUSER
         | CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
@@ -53,7 +60,10 @@ pub fn run(directory: &Path) -> Result<ExitCode, Failure> {
 
     let mut line = serde_json::to_vec(&Told::Unshared).map_err(std::io::Error::from).doing(|| "telling the shim".into())?;
     line.push(b'\n');
-    shim.write_all(&line).and_then(|()| read_line(&mut shim)).doing(|| "waiting for the ids to be mapped".into())?;
+    let line = shim.write_all(&line).and_then(|()| read_line(&mut shim)).doing(|| "waiting for the ids to be mapped".into())?;
+    let Order::Mapped { network } = serde_json::from_slice(&line).map_err(std::io::Error::from).doing(|| "hearing the shim".into())? else {
+        return Err(Failure::Usage);
+    };
     let (root_group, root_user) = (Gid::from_raw(0), Uid::from_raw(0));
     if plan.first_id.is_some() {
         setgroups(&[]).doing(|| "leaving the host's groups".into())?;
@@ -63,18 +73,55 @@ pub fn run(directory: &Path) -> Result<ExitCode, Failure> {
     // Changing ids has cleared it.
     prctl::set_pdeathsig(Signal::SIGKILL).doing(|| "asking to end with the shim".into())?;
 
+    let switch = connect(&network, &factory).doing(|| "connecting the instance (has the kernel veth, nf_tables and its tproxy?)".into())?;
     let stream = Stdio::from(OwnedFd::from(shim));
     let mut init = Command::new("/proc/self/exe");
-    let status = init.args([SHIM, INIT, "-"]).env_clear().stdin(stream).status().doing(|| "starting process 1".into())?;
+    let mut init = init.args([SHIM, INIT, "-"]).env_clear().stdin(stream).spawn().doing(|| "starting process 1".into())?;
+    setns(switch, CloneFlags::CLONE_NEWNET).doing(|| "returning to the switch".into())?;
+    serve(&init, &factory).doing(|| "making sockets of the switch".into())?;
+    let status = init.wait().doing(|| "waiting for process 1".into())?;
     let code = status.code().or_else(|| status.signal().map(|signal| KILLED + signal)).unwrap_or(1);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }
 
+/// Makes the switch of the namespace in which this process is, enters a new one, connects both, and hands the sockets to
+/// the forwarder. Answers the switch's namespace.
+fn connect(network: &Network, factory: &UnixStream) -> io::Result<File> {
+    let namespace = File::open("/proc/self/ns/net")?;
+    let switch = wiring::make_switch()?;
+    let routes = Netlink::open(SockProtocol::NetlinkRoute)?;
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    wiring::connect(&routes, namespace.as_fd(), &network.interfaces)?;
+    let listening = Netlink::open(SockProtocol::NetlinkSockDiag)?;
+    // So that who is not root within may listen on low ports too: they are the instance's own.
+    let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+    factory::send(factory.as_fd(), &[0], &[switch.tcp.as_fd(), switch.udp.as_fd(), listening.as_fd()])?;
+    Ok(namespace)
+}
+
+/// Makes sockets for the forwarder until process 1 has ended.
+fn serve(init: &Child, factory: &UnixStream) -> io::Result<()> {
+    let pid = i32::try_from(init.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    let init = pidfd_open(pid, PidfdFlags::empty())?;
+    loop {
+        let mut waited = [PollFd::new(init.as_fd(), PollFlags::POLLIN), PollFd::new(factory.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut waited, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let is_ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|found| !found.is_empty());
+        if is_ready(&waited[0]) || (is_ready(&waited[1]) && !factory::serve(factory.as_fd())?) {
+            return Ok(());
+        }
+    }
+}
+
 /// Reads to the end of a line and no further: what follows is for process 1.
-fn read_line(stream: &mut UnixStream) -> std::io::Result<()> {
-    let mut byte = [0];
+fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let (mut line, mut byte) = (Vec::new(), [0]);
     while byte != *b"\n" {
         stream.read_exact(&mut byte)?;
+        line.push(byte[0]);
     }
-    Ok(())
+    Ok(line)
 }

@@ -30,6 +30,7 @@ use crate::{
     Doing, Failure, RUN, SHIM,
     control::Lines,
     limits,
+    network::Network,
     protocol::{LimitedBy, Plan},
     root,
 };
@@ -38,8 +39,10 @@ use crate::{
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Order {
-    /// First of all, to the process that becomes the parent of process 1: its ids are mapped.
-    Mapped,
+    /// First of all, to the process that becomes the parent of process 1: its ids are mapped, and this is its network.
+    Mapped {
+        network: Network,
+    },
     Boot {
         plan: Box<Plan>,
         limited_by: LimitedBy,
@@ -130,7 +133,7 @@ pub fn run(_: &Path) -> Result<ExitCode, Failure> {
                         return Ok(ExitCode::FAILURE);
                     }
                 },
-                Order::Mapped => {}
+                Order::Mapped { .. } => {}
                 Order::Shutdown => return shut_down(),
             }
         }
@@ -163,12 +166,6 @@ fn signals() -> SigSet {
 
 fn begin(plan: &Plan, limited_by: LimitedBy) -> Result<Boot, Failure> {
     sethostname(&plan.hostname).doing(|| format!("taking the name {}", plan.hostname))?;
-    // Before the host's programs are out of sight: an image need not have any for this.
-    match Command::new("ip").args(["link", "set", "lo", "up"]).env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin").output() {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => note(&format!("the loopback interface is down: {}", String::from_utf8_lossy(&output.stderr).trim())),
-        Err(error) => note(&format!("the loopback interface is down: ip (of iproute2) cannot be run: {error}")),
-    }
     root::enter(plan)?;
     if limited_by == LimitedBy::Rlimit {
         limits::limit_each_process(plan.limits).doing(|| "limiting processes".into())?;

@@ -20,6 +20,7 @@ pub mod console;
 mod control;
 mod init;
 mod limits;
+pub mod network;
 pub mod process;
 pub mod protocol;
 mod root;

@@ -8,7 +8,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::process::Process;
+use crate::{
+    network::{InterfaceRules, Network},
+    process::Process,
+};
 
 /// What is to run, written by the node before it starts the shim.
 pub const PLAN_FILE: &str = "plan.json";
@@ -41,6 +44,8 @@ pub struct Plan {
     pub first_id: Option<u32>,
     pub ids: u32,
     pub limits: Limits,
+    #[serde(default)]
+    pub network: Network,
     /// The shim ends when the process that started it does.
     pub with_parent: bool,
 }
@@ -74,6 +79,12 @@ pub struct State {
     pub limited_by: LimitedBy,
     /// What remains of a control group when the shim is gone.
     pub groups: Vec<PathBuf>,
+    /// The generation as which it is connected; 0: as the plan has it.
+    #[serde(default)]
+    pub configured: u64,
+    /// Public ports that cannot be opened, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stuck_ports: Vec<String>,
 }
 
 /// What an instance does.
@@ -128,6 +139,15 @@ pub enum Command {
     Kill,
     Reboot {
         grace_ms: u64,
+    },
+    /// The instance is connected so from now on: [`State::configured`] says when it is.
+    Configure {
+        generation: u64,
+        network: Network,
+    },
+    /// What its security groups let pass from now on.
+    Rules {
+        interfaces: Vec<InterfaceRules>,
     },
 }
 

@@ -13,7 +13,7 @@ use nix::{
     unistd::pivot_root,
 };
 
-use crate::{Doing, Failure, protocol::Plan};
+use crate::{Doing, Failure, network::forward::RESOLVER, protocol::Plan};
 
 /// Directories of the host's programs, shown read-only where an image has no file system of its own.
 const PROGRAMS: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
@@ -136,7 +136,10 @@ fn files(plan: &Plan) -> io::Result<()> {
         }
     }
     fs::write("etc/hostname", format!("{}\n", plan.hostname))?;
-    fs::write("etc/hosts", format!("127.0.0.1 localhost\n127.0.1.1 {}\n", plan.hostname))?;
+    let primary = plan.network.interfaces.first().and_then(|interface| interface.private_addresses.first());
+    let own = primary.map_or_else(|| "127.0.1.1".to_owned(), ToString::to_string);
+    fs::write("etc/hosts", format!("127.0.0.1 localhost\n{own} {}\n", plan.hostname))?;
+    fs::write("etc/resolv.conf", format!("nameserver {RESOLVER}\n"))?;
     let commands = COMMANDS.trim_start_matches('/');
     for (name, text) in [("shutdown", SHUTDOWN), ("poweroff", POWEROFF), ("halt", HALT), ("reboot", REBOOT)] {
         let path = Path::new(commands).join(name);

@@ -29,6 +29,7 @@ use crate::{
     control::{Lines, accept},
     init::{Order, Told},
     limits,
+    network::forward::{self, Forwarder, Report},
     process::Process,
     protocol::{self, CONTROL_SOCKET, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json},
 };
@@ -59,6 +60,7 @@ struct Shim {
     console: Console,
     followers: Vec<Lines>,
     running: Option<Running>,
+    forwarder: Forwarder,
 }
 
 pub fn run(directory: &Path) -> Result<ExitCode, Failure> {
@@ -88,8 +90,11 @@ pub fn run(directory: &Path) -> Result<ExitCode, Failure> {
         user_data: None,
         limited_by,
         groups,
+        configured: 0,
+        stuck_ports: Vec::new(),
     };
-    let mut shim = Shim { plan, state, console, followers: Vec::new(), running: None };
+    let forwarder = Forwarder::start(plan.network.clone()).doing(|| "starting the forwarder".into())?;
+    let mut shim = Shim { plan, state, console, followers: Vec::new(), running: None, forwarder };
     shim.plan.notes.iter().for_each(|note| shim.console.note(note));
     shim.save();
     // To the node that started it: it can be asked now.
@@ -120,6 +125,7 @@ impl Shim {
                 self.kill();
             }
             self.hear();
+            self.hear_forwarder()?;
             self.overdue();
             self.reap();
         }
@@ -128,6 +134,7 @@ impl Shim {
     /// Waits until something happens.
     fn wait(&self, listener: &UnixListener, signals: &SignalFd, parent: Option<&std::io::Stdin>) -> nix::Result<()> {
         let mut waited = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        waited.push(PollFd::new(self.forwarder.reports.as_fd(), PollFlags::POLLIN));
         waited.extend(self.followers.iter().map(|follower| PollFd::new(follower.as_fd(), PollFlags::POLLIN)));
         waited.extend(parent.map(|parent| PollFd::new(parent.as_fd(), PollFlags::POLLIN)));
         let mut timeout = PollTimeout::NONE;
@@ -211,6 +218,12 @@ impl Shim {
                 protocol::Command::Stop { grace_ms } => self.stop(Duration::from_millis(grace_ms), false),
                 protocol::Command::Reboot { grace_ms } => self.stop(Duration::from_millis(grace_ms), true),
                 protocol::Command::Kill => self.kill(),
+                protocol::Command::Configure { generation, network } => {
+                    // A reboot has it too.
+                    self.plan.network = network.clone();
+                    self.forwarder.order(forward::Order::Configure { generation, network });
+                }
+                protocol::Command::Rules { interfaces } => self.forwarder.order(forward::Order::Rules(interfaces)),
             }
         }
     }
@@ -263,6 +276,23 @@ impl Shim {
         }
     }
 
+    /// Hears what the forwarder says. Without it the instance would be cut off and nobody knew.
+    fn hear_forwarder(&mut self) -> Result<(), Failure> {
+        let reports = self.forwarder.reports.read::<Report>().ok_or(Errno::EPIPE).doing(|| "hearing the forwarder".into())?;
+        for report in reports {
+            match report {
+                Report::Configured { generation } => self.state.configured = generation,
+                Report::Stuck { doors } => self.state.stuck_ports = doors,
+                Report::Note { text } => {
+                    self.console.note(&text);
+                    continue;
+                }
+            }
+            self.save();
+        }
+        Ok(())
+    }
+
     /// Lets ids within stand for ids of the host's, limits what will run, and lets process 1 begin.
     fn map(&mut self) {
         let plan = Box::new(self.plan.clone());
@@ -273,8 +303,9 @@ impl Shim {
             running.deadline = Some(monotonic());
             return;
         }
-        // If it does not hear it, it has ended.
-        let _ = running.init.write(&Order::Mapped) && running.init.write(&Order::Boot { plan, limited_by: self.state.limited_by });
+        // What was changed since the plan was written is within it. If it does not hear it, it has ended.
+        let _ = running.init.write(&Order::Mapped { network: plan.network.clone() })
+            && running.init.write(&Order::Boot { plan, limited_by: self.state.limited_by });
     }
 
     fn shut_itself_down(&mut self, again: bool) {
@@ -309,6 +340,7 @@ impl Shim {
         let (again, by_itself) = (running.again, running.by_itself);
         self.running = None;
         self.state.init = None;
+        self.forwarder.order(forward::Order::Off);
         if again {
             return self.start(false);
         }

@@ -16,12 +16,16 @@ use std::{
 
 use gureum_shim::{
     console,
+    network::Network,
     process::Process,
     protocol::{self, CONTROL_SOCKET, Limits, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json},
 };
 
 /// Host ids of the instances of these tests, as a node that is root gives them.
 const FIRST_ID: u32 = 3_000_000;
+
+#[path = "instance/network.rs"]
+mod network;
 
 struct Instance {
     folder: tempfile::TempDir,
@@ -38,6 +42,11 @@ fn is_root() -> bool {
 impl Instance {
     /// Boots one whose user data is this shell script.
     fn boot(script: &str) -> Self {
+        Self::boot_with(script, Network::default())
+    }
+
+    /// The same, connected so.
+    fn boot_with(script: &str, network: Network) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let folder = tempfile::tempdir().unwrap();
         // As a state directory is: closed to all but its owner.
@@ -65,6 +74,7 @@ impl Instance {
             first_id,
             ids: 65_536,
             limits: Limits { cpu_milli: 500, memory_bytes: 128 << 20, tasks: 64 },
+            network,
             with_parent: true,
         };
         write_json(&folder.path().join(PLAN_FILE), &plan).unwrap();
@@ -267,6 +277,7 @@ fn a_boot_that_fails_says_why() {
         first_id: None,
         ids: 1,
         limits: Limits { cpu_milli: 500, memory_bytes: 64 << 20, tasks: 64 },
+        network: Network::default(),
         with_parent: false,
     };
     write_json(&folder.path().join(PLAN_FILE), &plan).unwrap();

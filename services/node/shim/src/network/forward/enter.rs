@@ -1,0 +1,294 @@
+//! What comes to an instance: from the outside by its public address, from the VPC by its private ones.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io,
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    rc::Rc,
+    time::Duration,
+};
+
+use gureum_firewall::Direction;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UdpSocket, UnixStream},
+    sync::mpsc,
+    task::AbortHandle,
+    time::timeout,
+};
+
+use super::{
+    fabric::{self, Answer, Hello, Place},
+    flow_log::Flow,
+    pump::{Moved, Stream, pump},
+    world::{Begun, Peer, Question, World, seen_as, start},
+};
+use crate::network::{Interface, Transport};
+
+/// How long UDP between two addresses may be quiet before it is forgotten ("Connection tracking" of the original: 180 s
+/// for what went both ways).
+pub const QUIET_UDP: Duration = Duration::from_secs(180);
+/// For what a caller has to say before its connection is handed over.
+const CALLER_SPEAKS_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks at a listener that cannot accept now: it is out of file descriptors.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(50);
+const LARGEST_DATAGRAM: usize = 65_535;
+/// Datagrams of one source that wait while it is being let in.
+const WAITING: usize = 64;
+
+/// What is called, and by whom.
+struct Call {
+    interface: Interface,
+    transport: Transport,
+    peer: Peer,
+    /// As the caller has it.
+    called: SocketAddrV4,
+    /// Where it leads within.
+    private: SocketAddrV4,
+}
+
+impl Call {
+    fn flow(&self) -> Flow {
+        Flow {
+            interface: self.interface.id.clone(),
+            direction: Direction::Ingress.as_str(),
+            protocol: self.transport,
+            source: self.peer.address,
+            destination: self.called,
+        }
+    }
+
+    fn question(&self) -> Question {
+        Question {
+            interface: self.interface.id.clone(),
+            direction: Direction::Ingress,
+            transport: self.transport,
+            port: self.private.port(),
+            peer: self.peer.clone(),
+        }
+    }
+}
+
+/// Takes connections at a port of a public address.
+pub async fn accept(world: Rc<World>, listener: TcpListener, interface: String, port: u16) {
+    loop {
+        let Ok((outside, SocketAddr::V4(source))) = listener.accept().await else {
+            tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+            continue;
+        };
+        let Ok(SocketAddr::V4(called)) = outside.local_addr() else { continue };
+        let Some(interface) = world.network().interface(&interface).cloned() else { return };
+        let Some(primary) = interface.private_addresses.first().copied() else { return };
+        let peer = Peer { address: source, groups: Vec::new() };
+        let call = Call { interface, transport: Transport::Tcp, peer, called, private: SocketAddrV4::new(primary, port) };
+        let _ = outside.set_nodelay(true);
+        connect(&world, Stream::Tcp(outside), call, None);
+    }
+}
+
+/// Lets a connection in, or resets it.
+fn connect(world: &Rc<World>, outside: Stream, call: Call, caller: Option<UnixStream>) {
+    let world = world.clone();
+    start(move |task| async move {
+        let (flow, question) = (call.flow(), call.question());
+        let Some(rule) = world.decide(&question).await else {
+            world.reject(&flow, "no rule of its security groups lets it in");
+            return outside.reset();
+        };
+        let begun = world.begin(flow, question, Some(rule), task);
+        let ended = async {
+            let inside = world.switch().ok_or(io::ErrorKind::NotConnected)?;
+            let inside = Stream::Tcp(inside.connect(seen_as(call.peer.address, &call.interface), call.private).await?);
+            match pump(&outside, &inside, &begun.moved).await {
+                Ok(()) => Ok(()),
+                Err(error) => {
+                    inside.reset();
+                    Err(error)
+                }
+            }
+        };
+        // Whoever handed the connection over goes on counting it, and breaks it off by going away.
+        let ended = match caller {
+            Some(mut caller) => {
+                let ended = tokio::select! {
+                    ended = ended => ended,
+                    _ = caller.read_u8() => Err(io::ErrorKind::ConnectionAborted.into()),
+                };
+                let Moved { there, back } = *begun.moved.borrow();
+                let _ = caller.write_all(&[there.to_be_bytes(), back.to_be_bytes()].concat()).await;
+                ended
+            }
+            None => ended.await,
+        };
+        if let Err(error) = ended {
+            begun.ends_with(error.to_string());
+            outside.reset();
+        }
+    });
+}
+
+/// Takes datagrams at a port of a public address.
+pub async fn datagrams(world: Rc<World>, outside: UdpSocket, interface: String, port: u16) {
+    let outside = Rc::new(outside);
+    let Ok(SocketAddr::V4(called)) = outside.local_addr() else { return };
+    let sources = Sources::default();
+    let mut datagram = vec![0; LARGEST_DATAGRAM];
+    loop {
+        let Ok((length, SocketAddr::V4(source))) = outside.recv_from(&mut datagram).await else { continue };
+        let known = sources.0.borrow().get(&source).map(|(first, _)| first.clone());
+        if let Some(known) = known {
+            // A source that sends faster than it is let in loses some, as datagrams are lost.
+            let _ = known.try_send(datagram[..length].to_vec());
+            continue;
+        }
+        let Some(interface) = world.network().interface(&interface).cloned() else { return };
+        let Some(primary) = interface.private_addresses.first().copied() else { return };
+        let (first, following) = mpsc::channel(WAITING);
+        let _ = first.try_send(datagram[..length].to_vec());
+        let peer = Peer { address: source, groups: Vec::new() };
+        let call = Call { interface, transport: Transport::Udp, peer, called, private: SocketAddrV4::new(primary, port) };
+        let (world, outside, known) = (world.clone(), outside.clone(), Rc::downgrade(&sources.0));
+        let task = start(move |task| async move {
+            let _ = answer_source(&world, &call, &outside, following, task).await;
+            if let Some(known) = known.upgrade() {
+                known.borrow_mut().remove(&source);
+            }
+        });
+        sources.0.borrow_mut().insert(source, (first, task));
+    }
+}
+
+/// Who sends datagrams to a port. What was let in ends with the port.
+#[derive(Default)]
+struct Sources(Rc<RefCell<HashMap<SocketAddrV4, Source>>>);
+
+/// Where its datagrams go, and what moves them.
+type Source = (mpsc::Sender<Vec<u8>>, AbortHandle);
+
+impl Drop for Sources {
+    fn drop(&mut self) {
+        self.0.borrow().values().for_each(|(_, task)| task.abort());
+    }
+}
+
+/// Moves datagrams of one source, if the rules let them in, until both sides are quiet.
+async fn answer_source(
+    world: &Rc<World>,
+    call: &Call,
+    outside: &UdpSocket,
+    mut following: mpsc::Receiver<Vec<u8>>,
+    task: AbortHandle,
+) -> io::Result<()> {
+    let Some((inside, begun)) = let_datagrams_in(world, call, task).await else { return Ok(()) };
+    let mut answer = vec![0; LARGEST_DATAGRAM];
+    loop {
+        tokio::select! {
+            Some(datagram) = following.recv() => {
+                begun.moved.borrow_mut().there += datagram.len() as u64;
+                let _ = inside.send(&datagram).await;
+            }
+            // Refused by the instance, where nothing listens any more: another may listen soon.
+            received = inside.recv(&mut answer) => if let Ok(length) = received {
+                begun.moved.borrow_mut().back += length as u64;
+                let _ = outside.send_to(&answer[..length], SocketAddr::V4(call.peer.address)).await;
+            },
+            () = tokio::time::sleep(QUIET_UDP) => return Ok(()),
+        }
+    }
+}
+
+/// A socket towards the instance, if the rules let in what comes.
+async fn let_datagrams_in(world: &Rc<World>, call: &Call, task: AbortHandle) -> Option<(UdpSocket, Begun)> {
+    let (flow, question) = (call.flow(), call.question());
+    let Some(rule) = world.decide(&question).await else {
+        world.reject(&flow, "no rule of its security groups lets it in");
+        return None;
+    };
+    let inside = world.switch()?.datagrams(seen_as(call.peer.address, &call.interface), call.private).await.ok()?;
+    Some((inside, world.begin(flow, question, Some(rule), task)))
+}
+
+/// Answers whoever calls at a private address.
+pub async fn answer(world: Rc<World>, place: Place, interface: String, address: Ipv4Addr) {
+    loop {
+        let Ok((caller, _)) = place.listener.accept().await else {
+            tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+            continue;
+        };
+        let Some(interface) = world.network().interface(&interface).cloned() else { return };
+        let world = world.clone();
+        start(move |task| async move {
+            // A caller that says what is not understood, or goes away, is told nothing.
+            let _ = take_call(&world, caller, interface, address, task).await;
+        });
+    }
+}
+
+async fn take_call(
+    world: &Rc<World>,
+    mut caller: UnixStream,
+    interface: Interface,
+    address: Ipv4Addr,
+    task: AbortHandle,
+) -> io::Result<()> {
+    let hello = async {
+        let hello: Hello = fabric::hear(&mut caller).await?;
+        let groups = interface.groups.iter().map(|(id, _)| id.clone()).collect();
+        fabric::say(&mut caller, &Answer { groups }).await?;
+        io::Result::Ok((hello, fabric::take_over(&caller).await?))
+    };
+    let (hello, connection) = timeout(CALLER_SPEAKS_WITHIN, hello).await??;
+    if *hello.destination.ip() != address {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let groups = hello.groups.iter().filter_map(|group| group.parse().ok()).collect();
+    let peer = Peer { address: hello.source, groups };
+    let call = Call { interface, transport: hello.transport, peer, called: hello.destination, private: hello.destination };
+    match (hello.transport, connection) {
+        (Transport::Tcp, Some(connection)) => {
+            connect(world, stream(connection)?, call, Some(caller));
+            Ok(())
+        }
+        (Transport::Tcp, None) => Err(io::ErrorKind::InvalidData.into()),
+        (Transport::Udp, _) => datagrams_by_stream(world, caller, call, task).await,
+    }
+}
+
+/// A connection that was handed over: of an instance's, or of a balancer's, which may be local.
+fn stream(connection: std::os::fd::OwnedFd) -> io::Result<Stream> {
+    let domain = rustix::net::sockopt::socket_domain(&connection)?;
+    if domain == rustix::net::AddressFamily::UNIX {
+        let stream = std::os::unix::net::UnixStream::from(connection);
+        stream.set_nonblocking(true)?;
+        return Ok(Stream::Unix(UnixStream::from_std(stream)?));
+    }
+    let stream = std::net::TcpStream::from(connection);
+    stream.set_nonblocking(true)?;
+    Ok(Stream::Tcp(TcpStream::from_std(stream)?))
+}
+
+/// Datagrams of one source, each with its length before it.
+async fn datagrams_by_stream(world: &Rc<World>, caller: UnixStream, call: Call, task: AbortHandle) -> io::Result<()> {
+    let Some((inside, begun)) = let_datagrams_in(world, &call, task).await else { return Ok(()) };
+    let (mut reader, mut writer) = caller.into_split();
+    let there = async {
+        loop {
+            let datagram = fabric::receive_datagram(&mut reader).await?;
+            begun.moved.borrow_mut().there += datagram.len() as u64;
+            // One that cannot be delivered now is lost, as datagrams are.
+            let _ = inside.send(&datagram).await;
+        }
+    };
+    let back = async {
+        let mut datagram = vec![0; LARGEST_DATAGRAM];
+        loop {
+            let Ok(length) = timeout(QUIET_UDP, inside.recv(&mut datagram)).await? else { continue };
+            begun.moved.borrow_mut().back += length as u64;
+            fabric::send_datagram(&mut writer, &datagram[..length]).await?;
+        }
+    };
+    let (there, back): (io::Result<()>, io::Result<()>) =
+        tokio::select! { there = there => (there, Ok(())), back = back => (Ok(()), back) };
+    there.and(back)
+}

@@ -1,0 +1,101 @@
+//! The switch of an instance as the shim has it: sockets in the namespace on the instance's side.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeSet,
+    io,
+    net::{SocketAddr, SocketAddrV4},
+    os::fd::{AsFd, OwnedFd},
+};
+
+use tokio::{
+    io::Interest,
+    net::{TcpListener, TcpSocket, TcpStream, UdpSocket, UnixStream},
+    sync::Mutex,
+};
+
+use crate::network::{
+    factory::{self, Kind},
+    listening::{Listening, listening},
+    netlink::Netlink,
+};
+
+/// Sockets that are asked for at once, and how few there may be before more are.
+const BATCH: u8 = 32;
+
+/// What connects a shim with the namespace of its instance, as long as the instance runs.
+pub struct Switch {
+    pub tcp: TcpListener,
+    pub udp: UdpSocket,
+    listening: Netlink,
+    factory: Mutex<UnixStream>,
+    spare: RefCell<Vec<OwnedFd>>,
+}
+
+impl Switch {
+    /// Takes over what the process within sends first: the sockets of the switch, and one that knows who listens.
+    pub async fn open(factory: UnixStream) -> io::Result<Self> {
+        let descriptors = receive(&factory).await?;
+        let [tcp, udp, listening]: [OwnedFd; 3] =
+            descriptors.try_into().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the switch came without its sockets"))?;
+        Ok(Self {
+            tcp: TcpListener::from_std(tcp.into())?,
+            udp: UdpSocket::from_std(udp.into())?,
+            listening: Netlink::from_socket(listening)?,
+            factory: Mutex::new(factory),
+            spare: RefCell::default(),
+        })
+    }
+
+    /// The ports on which the instance listens.
+    pub fn listening(&self) -> io::Result<BTreeSet<Listening>> {
+        listening(&self.listening)
+    }
+
+    async fn tcp_socket(&self) -> io::Result<OwnedFd> {
+        if let Some(spare) = self.spare.borrow_mut().pop() {
+            return Ok(spare);
+        }
+        let factory = self.factory.lock().await;
+        if let Some(spare) = self.spare.borrow_mut().pop() {
+            return Ok(spare);
+        }
+        factory::ask(factory.as_fd(), Kind::Tcp, BATCH)?;
+        let mut made = receive(&factory).await?;
+        let socket = made.pop().ok_or(io::ErrorKind::BrokenPipe)?;
+        self.spare.borrow_mut().extend(made);
+        Ok(socket)
+    }
+
+    /// A connection to the instance, as if it came from `source`.
+    pub async fn connect(&self, source: SocketAddrV4, destination: SocketAddrV4) -> io::Result<TcpStream> {
+        let socket = TcpSocket::from_std_stream(self.tcp_socket().await?.into());
+        if socket.bind(SocketAddr::V4(source)).is_err() {
+            // Its port is in use by another connection from there.
+            socket.bind(SocketAddr::V4(SocketAddrV4::new(*source.ip(), 0)))?;
+        }
+        socket.set_nodelay(true)?;
+        socket.connect(SocketAddr::V4(destination)).await
+    }
+
+    /// A socket for datagrams between the instance and `other`, which is not the instance's.
+    pub async fn datagrams(&self, other: SocketAddrV4, instance: SocketAddrV4) -> io::Result<UdpSocket> {
+        let factory = self.factory.lock().await;
+        factory::ask(factory.as_fd(), Kind::Udp, 1)?;
+        let made = receive(&factory).await?.pop().ok_or(io::ErrorKind::BrokenPipe)?;
+        drop(factory);
+        let socket = UdpSocket::from_std(made.into())?;
+        let bound = rustix::net::bind(&socket, &other);
+        if bound.is_err() {
+            rustix::net::bind(&socket, &SocketAddrV4::new(*other.ip(), 0))?;
+        }
+        socket.connect(SocketAddr::V4(instance)).await?;
+        Ok(socket)
+    }
+}
+
+async fn receive(factory: &UnixStream) -> io::Result<Vec<OwnedFd>> {
+    let mut kind = [0];
+    let (length, descriptors) = factory.async_io(Interest::READABLE, || factory::receive(factory.as_fd(), &mut kind)).await?;
+    if length == 0 { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(descriptors) }
+}

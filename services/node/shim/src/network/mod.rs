@@ -1,0 +1,108 @@
+//! The network of an instance: its interfaces, and the forwarder that stands between them and everything else.
+
+mod divert;
+pub mod factory;
+pub mod forward;
+mod listening;
+mod netlink;
+pub mod wiring;
+
+use std::{net::Ipv4Addr, path::PathBuf};
+
+use gureum_firewall::Rule;
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+pub use self::{listening::Transport, netlink::Netlink};
+
+/// What an instance is connected to, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Network {
+    /// By device index.
+    pub interfaces: Vec<Interface>,
+    /// The directory by which the instances of the region find each other on this host.
+    pub fabric: PathBuf,
+    /// A port of a public address is the instance's port and this: for hosts that keep low ports to themselves.
+    pub port_offset: u16,
+    /// What a rule allowed is cut when it no longer does. Else what is open stays, as with the original's tracked connections.
+    pub strict_tracking: bool,
+}
+
+/// An interface, as the instance has it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Interface {
+    /// `eni-…`.
+    pub id: String,
+    /// 0 is the primary one; `eth` and this number within.
+    pub device_index: u32,
+    /// Six bytes in hexadecimal with colons.
+    pub mac_address: String,
+    /// `vpc-…`.
+    pub vpc: String,
+    /// `subnet-…`.
+    pub subnet: String,
+    /// Of the subnet.
+    pub prefix_length: u8,
+    /// The primary one first.
+    pub private_addresses: Vec<Ipv4Addr>,
+    /// By which the outside reaches the primary private address.
+    pub public_address: Option<Ipv4Addr>,
+    /// `sg-…`, with their names.
+    pub groups: Vec<(String, String)>,
+    /// Off: what it sends may come from others.
+    pub source_dest_check: bool,
+    /// The VPC's addresses: what is among them never leaves it.
+    pub vpc_cidr_blocks: Vec<Ipv4Net>,
+    /// Its subnet leads to an internet gateway, and it has a public address.
+    pub reaches_outside: bool,
+}
+
+/// The rules of an interface's security groups.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceRules {
+    /// `eni-…`.
+    pub interface: String,
+    pub rules: Vec<Rule>,
+}
+
+impl Network {
+    pub fn interface(&self, id: &str) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| interface.id == id)
+    }
+
+    /// The interface whose address the instance sends from. What comes from none of them goes nowhere, unless an
+    /// interface may send for others.
+    pub fn interface_of(&self, source: Ipv4Addr) -> Option<&Interface> {
+        let own = self.interfaces.iter().find(|interface| interface.private_addresses.contains(&source));
+        own.or_else(|| self.interfaces.iter().find(|interface| !interface.source_dest_check))
+    }
+
+    /// Whether this is where instances ask for names: one address everywhere, and the third of every VPC.
+    pub fn is_resolver(&self, address: Ipv4Addr) -> bool {
+        let third = |block: &Ipv4Net| Ipv4Addr::from_bits(block.network().to_bits().wrapping_add(2));
+        address == forward::RESOLVER || self.interfaces.iter().flat_map(|it| &it.vpc_cidr_blocks).any(|block| third(block) == address)
+    }
+
+    /// The public addresses that lead here.
+    pub fn public_addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.interfaces.iter().filter_map(|interface| interface.public_address)
+    }
+}
+
+impl Interface {
+    /// Whether an address is one of the VPC's, whoever has it.
+    pub fn is_in_vpc(&self, address: Ipv4Addr) -> bool {
+        let subnet = Ipv4Net::new(self.gateway(), self.prefix_length).ok();
+        self.vpc_cidr_blocks.iter().copied().chain(subnet).any(|block| block.contains(&address))
+    }
+
+    fn subnet_base(&self) -> u32 {
+        let any = self.private_addresses.first().map_or(0, |address| address.to_bits());
+        any & u32::MAX.checked_shl(32 - u32::from(self.prefix_length)).unwrap_or(0)
+    }
+
+    /// The subnet's router: its second address ("Subnet CIDR blocks" of the original).
+    pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.subnet_base() + 1)
+    }
+}

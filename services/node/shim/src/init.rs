@@ -32,7 +32,7 @@ use crate::{
     limits,
     network::Network,
     protocol::{LimitedBy, Plan},
-    root,
+    root, ssh,
 };
 
 /// What the shim tells process 1, as a line.
@@ -180,9 +180,13 @@ fn begin(plan: &Plan, limited_by: LimitedBy) -> Result<Boot, Failure> {
         }
         waiting.push((script, path.to_string_lossy().into_owned()));
     }
-    let path = format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", root::COMMANDS);
-    let fixed =
-        [("PATH", path.as_str()), ("HOME", "/root"), ("USER", "root"), ("LOGNAME", "root"), ("SHELL", "/bin/sh"), ("LANG", "C.UTF-8")];
+    if let Some(login) = &plan.login {
+        match ssh::start(login, plan.first_id.is_some()) {
+            Ok(why_not) => why_not.iter().for_each(|reason| note(reason)),
+            Err(error) => note(&format!("nobody can log in by ssh: {error}")),
+        }
+    }
+    let fixed = [("PATH", root::PATH), ("HOME", "/root"), ("USER", "root"), ("LOGNAME", "root"), ("SHELL", "/bin/sh"), ("LANG", "C.UTF-8")];
     let own = plan.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let environment = fixed.into_iter().chain(own).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     Ok(Boot { waiting, running: None, environment })

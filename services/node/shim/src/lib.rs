@@ -25,6 +25,7 @@ pub mod process;
 pub mod protocol;
 mod root;
 mod shim;
+pub mod ssh;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
@@ -35,6 +36,7 @@ pub const SHIM: &str = "shim";
 const INSIDE: &str = "inside";
 const INIT: &str = "init";
 const RUN: &str = "run";
+const SSHD: &str = "sshd";
 
 /// Is what the arguments after [`SHIM`] say. Must be called before the process has any other thread.
 pub fn main(arguments: &[OsString]) -> ExitCode {
@@ -42,6 +44,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         [directory] => shim::run(Path::new(directory)),
         [part, directory] if part == INSIDE => confine::run(Path::new(directory)),
         [part, directory] if part == INIT => init::run(Path::new(directory)),
+        [part, ids] if part == SSHD => ssh::become_server(ids),
         [part, program] if part == RUN => init::become_program(program),
         _ => Err(Failure::Usage),
     };

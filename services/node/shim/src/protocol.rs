@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     network::{InterfaceRules, Network},
     process::Process,
+    ssh::Login,
 };
 
 /// What is to run, written by the node before it starts the shim.
@@ -46,6 +47,9 @@ pub struct Plan {
     pub limits: Limits,
     #[serde(default)]
     pub network: Network,
+    /// Who may log in by SSH.
+    #[serde(default)]
+    pub login: Option<Login>,
     /// The shim ends when the process that started it does.
     pub with_parent: bool,
 }

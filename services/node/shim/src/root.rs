@@ -32,6 +32,7 @@ const SETTINGS: [&str; 9] = [
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// Where the instance's own commands are: first on its PATH.
 pub const COMMANDS: &str = "/opt/gureum/bin";
+pub const PATH: &str = "/opt/gureum/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 const NONE: Option<&str> = None;
 const INERT: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);

@@ -19,6 +19,7 @@ use gureum_shim::{
     network::Network,
     process::Process,
     protocol::{self, CONTROL_SOCKET, Limits, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json},
+    ssh::Login,
 };
 
 /// Host ids of the instances of these tests, as a node that is root gives them.
@@ -47,6 +48,11 @@ impl Instance {
 
     /// The same, connected so.
     fn boot_with(script: &str, network: Network) -> Self {
+        Self::boot_for(script, network, None)
+    }
+
+    /// The same, for somebody to log in.
+    fn boot_for(script: &str, network: Network, login: Option<Login>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let folder = tempfile::tempdir().unwrap();
         // As a state directory is: closed to all but its owner.
@@ -75,6 +81,7 @@ impl Instance {
             ids: 65_536,
             limits: Limits { cpu_milli: 500, memory_bytes: 128 << 20, tasks: 64 },
             network,
+            login,
             with_parent: true,
         };
         write_json(&folder.path().join(PLAN_FILE), &plan).unwrap();
@@ -278,6 +285,7 @@ fn a_boot_that_fails_says_why() {
         ids: 1,
         limits: Limits { cpu_milli: 500, memory_bytes: 64 << 20, tasks: 64 },
         network: Network::default(),
+        login: None,
         with_parent: false,
     };
     write_json(&folder.path().join(PLAN_FILE), &plan).unwrap();

@@ -265,3 +265,42 @@ fn an_address_that_moves_is_never_at_two_and_what_it_carried_ends() {
     assert!(TcpStream::connect(address).is_ok(), "it leads there as soon as that is told");
     [old, new].into_iter().for_each(Instance::end);
 }
+
+#[test]
+fn who_has_the_key_logs_in_by_ssh_and_nobody_else() {
+    if !Path::new("/usr/sbin/sshd").exists() {
+        return;
+    }
+    let fabric = tempfile::tempdir().unwrap();
+    let key = |name: &str| {
+        let path = fabric.path().join(name);
+        assert!(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&path).status().unwrap().success());
+        path
+    };
+    let (right, wrong) = (key("right"), key("wrong"));
+    let public_key = fs::read_to_string(right.with_extension("pub")).unwrap();
+    let address = public();
+    let connected = network(fabric.path(), [172, 31, 0, 50], Some(address), "sg-00000000000000001");
+    let login = Login { user: "ec2-user".into(), public_key: Some(public_key), first: true };
+    let mut instance = Instance::boot_for("true", Network { port_offset: 10_000, ..connected }, Some(login));
+    instance.rules("eni-50", vec![tcp_in(22, anywhere())]);
+    let ssh = |key: &Path, command: &str| {
+        let mut ssh = Command::new("ssh");
+        let options = ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "IdentitiesOnly=yes", "LogLevel=ERROR"];
+        options.iter().for_each(|option| drop(ssh.args(["-o", option])));
+        ssh.arg("-i").arg(key).args(["-p", "10022"]).arg(format!("ec2-user@{address}")).arg(command).output().unwrap()
+    };
+    let mut output = None;
+    until("somebody can log in", &instance, || {
+        let tried = ssh(&right, "echo $HOME; hostname; exit 7");
+        let connected = tried.status.code() == Some(7);
+        output = Some(tried);
+        connected
+    });
+    let output = String::from_utf8(output.unwrap().stdout).unwrap();
+    assert!(output.starts_with("/home/ec2-user\nip-172-31-0-4\n"), "{output}");
+    let refused = ssh(&wrong, "true");
+    assert_eq!(refused.status.code(), Some(255));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("Permission denied (publickey)"), "{refused:?}");
+    instance.end();
+}

@@ -95,7 +95,8 @@ fn connect(network: &Network, factory: &UnixStream) -> io::Result<File> {
     let listening = Netlink::open(SockProtocol::NetlinkSockDiag)?;
     // So that who is not root within may listen on low ports too: they are the instance's own.
     let _ = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
-    factory::send(factory.as_fd(), &[0], &[switch.tcp.as_fd(), switch.udp.as_fd(), listening.as_fd()])?;
+    let sockets = [switch.tcp.as_fd(), switch.udp.as_fd(), listening.as_fd()].into_iter().chain(switch.queue.as_ref().map(AsFd::as_fd));
+    factory::send(factory.as_fd(), &[0], &sockets.collect::<Vec<_>>())?;
     Ok(namespace)
 }
 

@@ -5,6 +5,7 @@ pub mod factory;
 pub mod forward;
 mod listening;
 mod netlink;
+mod queue;
 pub mod wiring;
 
 use std::{net::Ipv4Addr, path::PathBuf};

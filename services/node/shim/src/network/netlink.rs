@@ -154,6 +154,17 @@ impl Netlink {
         }
     }
 
+    /// Says something to which nobody waits for an answer.
+    pub fn send(&self, message: Message) -> io::Result<()> {
+        send(self.0.as_raw_fd(), &message.finish(0, 0), MsgFlags::empty())?;
+        Ok(())
+    }
+
+    /// What has come by itself, as far as it is understood.
+    pub fn messages<T>(&self, read: impl Fn(&[u8]) -> Option<T>) -> io::Result<Vec<T>> {
+        Ok(parts(&self.receive()?).into_iter().filter_map(|(_, body)| read(body)).collect())
+    }
+
     fn receive(&self) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; LONGEST];
         let length = recv(self.0.as_raw_fd(), &mut bytes, MsgFlags::empty())?;
@@ -172,6 +183,17 @@ impl From<Netlink> for OwnedFd {
     fn from(netlink: Netlink) -> Self {
         netlink.0
     }
+}
+
+/// The attributes of a message: kind and contents.
+pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes([*bytes.first()?, *bytes.get(1)?]));
+        let kind = u16::from_ne_bytes([*bytes.get(2)?, *bytes.get(3)?]) & !NESTED;
+        let value = bytes.get(4..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
 }
 
 /// The messages in what was received: kind and contents.

@@ -24,9 +24,9 @@ use nix::{
 };
 
 use super::{
-    Interface,
-    divert::divert,
-    netlink::{CREATE, EXCLUSIVE, Message, Netlink},
+    Interface, divert,
+    netlink::{CREATE, EXCLUSIVE, Message, Netlink, attributes},
+    queue::Queue,
 };
 
 /// What of a switch the shim needs.
@@ -35,6 +35,8 @@ pub struct Switch {
     pub tcp: OwnedFd,
     /// Where every datagram of the instance arrives that belongs to no socket yet.
     pub udp: OwnedFd,
+    /// Where connections wait until it is known what becomes of them; none: the kernel has no queues for it.
+    pub queue: Option<Queue>,
 }
 
 /// The routing table in which every destination is the switch itself.
@@ -62,8 +64,10 @@ pub fn make_switch() -> io::Result<Switch> {
     bind(udp.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port)))?;
     let routes = Netlink::open(SockProtocol::NetlinkRoute)?;
     routes.change_all(vec![up(if_nametoindex("lo")?), route(ALL_IS_LOCAL, LOCAL, if_nametoindex("lo")?, None)])?;
-    Netlink::open(SockProtocol::NetlinkNetFilter)?.change_all(divert(port))?;
-    Ok(Switch { tcp, udp })
+    let netfilter = Netlink::open(SockProtocol::NetlinkNetFilter)?;
+    netfilter.change_all(divert::to_sockets(port))?;
+    let queue = divert::ways_to_hold().into_iter().any(|way| netfilter.change_all(way).is_ok()).then(Queue::open).transpose()?;
+    Ok(Switch { tcp, udp, queue })
 }
 
 /// A socket that may have any address for its own (`IP_TRANSPARENT` of `ip(7)`).
@@ -187,14 +191,4 @@ fn index_at(netlink: &Netlink, name: &str) -> io::Result<u32> {
         }
     })?;
     found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("the switch has no {name}")))
-}
-
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16::from_ne_bytes([*bytes.first()?, *bytes.get(1)?]));
-        let kind = u16::from_ne_bytes([*bytes.get(2)?, *bytes.get(3)?]);
-        let value = bytes.get(4..length)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
 }

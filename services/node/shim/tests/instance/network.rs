@@ -144,16 +144,21 @@ fn instances_of_a_vpc_reach_each_other_by_private_address_as_rules_that_name_a_g
     let group = |number: u8| format!("sg-{number:017x}");
     let mut server = Instance::boot_with(ECHO, network(fabric.path(), [172, 31, 0, 10], None, &group(1)));
     let member = Peer::Group(group(2).parse().unwrap());
-    server.rules("eni-10", vec![tcp_in(7, member), rule(Direction::Ingress, Some(17), (7, 7), member)]);
+    server.rules("eni-10", vec![tcp_in(7, member), tcp_in(9, member), rule(Direction::Ingress, Some(17), (7, 7), member)]);
     until("it listens", &server, || server.console().contains("echo listens"));
     let script = r#"python3 -c '
 import socket
 try:
-    with socket.create_connection(("172.31.0.10", 7), 5) as stream:
+    with socket.create_connection(("172.31.0.10", 7), 2) as stream:
         stream.sendall(b"by tcp\n")
         print(stream.recv(100).decode().strip(), flush=True)
 except OSError as error:
-    print("tcp fails", error, flush=True)
+    print("tcp fails:", error, flush=True)
+try:
+    socket.create_connection(("172.31.0.10", 9), 5)
+    print("somebody listens", flush=True)
+except OSError as error:
+    print("nobody listens:", error, flush=True)
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 udp.settimeout(1)
 for attempt in range(3):
@@ -169,10 +174,13 @@ for attempt in range(3):
     let (_, console) = friend.wait_for_user_data();
     assert!(console.contains("172.31.0.11 by tcp"), "{console}{}{}", friend.flow_log(), server.flow_log());
     assert!(console.contains("b'172.31.0.11 by udp' ('172.31.0.10', 7)"), "{console}");
+    // As rules let it through, it is answered as whoever is called answers.
+    assert!(console.contains("nobody listens: [Errno 111] Connection refused"), "{console}");
     let mut stranger = Instance::boot_with(script, network(fabric.path(), [172, 31, 0, 12], None, &group(3)));
     stranger.rules("eni-12", vec![everything_out()]);
     let (_, console) = stranger.wait_for_user_data();
-    assert!(!console.contains("by tcp") && console.contains("udp fails"), "{console}");
+    // Nobody answers whom no rule lets in.
+    assert!(console.contains("tcp fails: timed out") && console.contains("udp fails"), "{console}");
     assert!(server.flow_log().contains(r#""action":"REJECT""#), "{}", server.flow_log());
     [server, friend, stranger].into_iter().for_each(Instance::end);
     assert_eq!(fs::read_dir(fabric.path().join("vpc-1")).unwrap().count(), 0, "nobody has an address any more");
@@ -287,7 +295,9 @@ fn who_has_the_key_logs_in_by_ssh_and_nobody_else() {
     let ssh = |key: &Path, command: &str| {
         let mut ssh = Command::new("ssh");
         let options = ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "IdentitiesOnly=yes", "LogLevel=ERROR"];
-        options.iter().for_each(|option| drop(ssh.args(["-o", option])));
+        for option in options {
+            ssh.args(["-o", option]);
+        }
         ssh.arg("-i").arg(key).args(["-p", "10022"]).arg(format!("ec2-user@{address}")).arg(command).output().unwrap()
     };
     let mut output = None;

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    fabric::{self, Answer, Hello, Place},
+    fabric::{self, Answer, Hello, Place, Unmade},
     flow_log::Flow,
     pump::{Moved, Stream, pump},
     world::{Begun, Peer, Question, World, seen_as, start},
@@ -83,49 +83,56 @@ pub async fn accept(world: Rc<World>, listener: TcpListener, interface: String, 
         let peer = Peer { address: source, groups: Vec::new() };
         let call = Call { interface, transport: Transport::Tcp, peer, called, private: SocketAddrV4::new(primary, port) };
         let _ = outside.set_nodelay(true);
-        connect(&world, Stream::Tcp(outside), call, None);
+        let world = world.clone();
+        start(move |task| async move {
+            match reach(&world, &call).await {
+                Ok(reached) => carry(&world, &call, Stream::Tcp(outside), reached, task, None).await,
+                Err(_) => Stream::Tcp(outside).reset(),
+            }
+        });
     }
 }
 
-/// Lets a connection in, or resets it.
-fn connect(world: &Rc<World>, outside: Stream, call: Call, caller: Option<UnixStream>) {
-    let world = world.clone();
-    start(move |task| async move {
-        let (flow, question) = (call.flow(), call.question());
-        let Some(rule) = world.decide(&question).await else {
-            world.reject(&flow, "no rule of its security groups lets it in");
-            return outside.reset();
-        };
-        let begun = world.begin(flow, question, Some(rule), task);
-        let ended = async {
-            let inside = world.switch().ok_or(io::ErrorKind::NotConnected)?;
-            let inside = Stream::Tcp(inside.connect(seen_as(call.peer.address, &call.interface), call.private).await?);
-            match pump(&outside, &inside, &begun.moved).await {
-                Ok(()) => Ok(()),
-                Err(error) => {
-                    inside.reset();
-                    Err(error)
-                }
-            }
-        };
-        // Whoever handed the connection over goes on counting it, and breaks it off by going away.
-        let ended = match caller {
-            Some(mut caller) => {
-                let ended = tokio::select! {
-                    ended = ended => ended,
-                    _ = caller.read_u8() => Err(io::ErrorKind::ConnectionAborted.into()),
-                };
-                let Moved { there, back } = *begun.moved.borrow();
-                let _ = caller.write_all(&[there.to_be_bytes(), back.to_be_bytes()].concat()).await;
-                ended
-            }
-            None => ended.await,
-        };
-        if let Err(error) = ended {
-            begun.ends_with(error.to_string());
-            outside.reset();
+/// A connection to the instance, and the rule that lets it in.
+struct Reached {
+    inside: TcpStream,
+    rule: String,
+}
+
+/// Connects to the instance, if the rules let that in.
+async fn reach(world: &Rc<World>, call: &Call) -> Result<Reached, Unmade> {
+    let Some(rule) = world.decide(&call.question()).await else {
+        world.reject(&call.flow(), "no rule of its security groups lets it in");
+        return Err(Unmade::Dropped);
+    };
+    let switch = world.switch().ok_or(Unmade::Dropped)?;
+    let inside = switch.connect(seen_as(call.peer.address, &call.interface), call.private).await.map_err(|_| Unmade::Refused)?;
+    Ok(Reached { inside, rule })
+}
+
+/// Moves the bytes of a connection until it ends.
+async fn carry(world: &Rc<World>, call: &Call, outside: Stream, reached: Reached, task: AbortHandle, caller: Option<UnixStream>) {
+    let begun = world.begin(call.flow(), call.question(), Some(reached.rule), task);
+    let inside = Stream::Tcp(reached.inside);
+    let pumped = pump(&outside, &inside, &begun.moved);
+    // Whoever handed the connection over goes on counting it, and breaks it off by going away.
+    let ended = match caller {
+        Some(mut caller) => {
+            let ended = tokio::select! {
+                ended = pumped => ended,
+                _ = caller.read_u8() => Err(io::ErrorKind::ConnectionAborted.into()),
+            };
+            let Moved { there, back } = *begun.moved.borrow();
+            let _ = caller.write_all(&[there.to_be_bytes(), back.to_be_bytes()].concat()).await;
+            ended
         }
-    });
+        None => pumped.await,
+    };
+    if let Err(error) = ended {
+        begun.ends_with(error.to_string());
+        outside.reset();
+        inside.reset();
+    }
 }
 
 /// Takes datagrams at a port of a public address.
@@ -236,23 +243,25 @@ async fn take_call(
         let hello: Hello = fabric::hear(&mut caller).await?;
         let groups = interface.groups.iter().map(|(id, _)| id.clone()).collect();
         fabric::say(&mut caller, &Answer { groups }).await?;
-        io::Result::Ok((hello, fabric::take_over(&caller).await?))
+        fabric::take_over(&caller).await?;
+        io::Result::Ok(hello)
     };
-    let (hello, connection) = timeout(CALLER_SPEAKS_WITHIN, hello).await??;
+    let hello = timeout(CALLER_SPEAKS_WITHIN, hello).await??;
     if *hello.destination.ip() != address {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let groups = hello.groups.iter().filter_map(|group| group.parse().ok()).collect();
     let peer = Peer { address: hello.source, groups };
     let call = Call { interface, transport: hello.transport, peer, called: hello.destination, private: hello.destination };
-    match (hello.transport, connection) {
-        (Transport::Tcp, Some(connection)) => {
-            connect(world, stream(connection)?, call, Some(caller));
-            Ok(())
-        }
-        (Transport::Tcp, None) => Err(io::ErrorKind::InvalidData.into()),
-        (Transport::Udp, _) => datagrams_by_stream(world, caller, call, task).await,
+    if hello.transport == Transport::Udp {
+        return datagrams_by_stream(world, caller, call, task).await;
     }
+    let reached = reach(world, &call).await;
+    fabric::say(&mut caller, &reached.as_ref().map(drop).map_err(|unmade| *unmade)).await?;
+    let Ok(reached) = reached else { return Ok(()) };
+    let connection = timeout(CALLER_SPEAKS_WITHIN, fabric::take_over(&caller)).await??.ok_or(io::ErrorKind::InvalidData)?;
+    carry(world, &call, stream(connection)?, reached, task, Some(caller)).await;
+    Ok(())
 }
 
 /// A connection that was handed over: of an instance's, or of a balancer's, which may be local.

@@ -4,8 +4,9 @@
 //!  source's shim                         destination's shim
 //!  ── Hello {source, destination, groups} ──►
 //!  ◄── Answer {groups} ──
-//!  (the source's rules let it out)
-//!  ── the connection itself ──►           (the destination's rules let it in) ── instance
+//!  ── go on, if the source's rules let it out ──►
+//!  ◄── made, or not ──                    if the destination's rules let it in ── instance
+//!  ── the connection itself ──►
 //!  ◄── bytes that went each way ──        at its end
 //! ```
 //!
@@ -46,6 +47,16 @@ pub struct Hello {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     pub groups: Vec<String>,
+}
+
+/// Why a connection is not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unmade {
+    /// By who is called: it is answered so.
+    Refused,
+    /// By rules, or nobody is there: nobody answers.
+    Dropped,
 }
 
 /// A larger word is none of a shim's.

@@ -21,17 +21,22 @@ use tokio::{
 
 use super::{
     enter::QUIET_UDP,
-    fabric::{self, Answer, Hello},
+    fabric::{self, Answer, Hello, Unmade},
     flow_log::Flow,
     pump::{Moved, Stream, pump},
     resolver,
     switch::Switch,
     world::{Peer, Question, World, start},
 };
-use crate::network::{Interface, Transport};
+use crate::network::{
+    Interface, Transport,
+    queue::{Held, Verdict},
+};
 
 /// For a connection to the outside to come about.
 const CONNECTS_WITHIN: Duration = Duration::from_secs(20);
+/// For the instance to take up a connection whose other side is made.
+const ACCEPTED_WITHIN: Duration = Duration::from_secs(10);
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(50);
 const LARGEST_DATAGRAM: usize = 65_535;
 /// Datagrams that wait while where they go is being found out.
@@ -60,7 +65,19 @@ pub async fn accept(world: Rc<World>, switch: Rc<Switch>) {
             Ok((stream, SocketAddr::V4(source))) => {
                 let Ok(SocketAddr::V4(destination)) = stream.local_addr() else { continue };
                 let _ = stream.set_nodelay(true);
-                connect(&world, stream, source, destination);
+                let world = world.clone();
+                let ready = switch.made.borrow_mut().remove(&(source, destination));
+                start(move |task| async move {
+                    let made = match ready {
+                        Some(made) => Ok(made),
+                        // The kernel has no queue for it to wait in, so it was accepted before it was known what becomes of it.
+                        None => make(&world, source, destination).await,
+                    };
+                    match made {
+                        Ok(made) => carry(&world, stream, made, task).await,
+                        Err(_) => Stream::Tcp(stream).reset(),
+                    }
+                });
             }
             Ok(_) => {}
             Err(_) => tokio::time::sleep(BETWEEN_ATTEMPTS).await,
@@ -68,53 +85,119 @@ pub async fn accept(world: Rc<World>, switch: Rc<Switch>) {
     }
 }
 
-fn connect(world: &Rc<World>, inside: TcpStream, source: SocketAddrV4, destination: SocketAddrV4) {
-    let world = world.clone();
-    start(move |task| async move {
-        let Some(interface) = world.network().interface_of(*source.ip()).cloned() else {
-            return Stream::Tcp(inside).reset();
-        };
-        let sent = Sent { interface, transport: Transport::Tcp, source, destination };
-        let way = sent.way(&world).await.unwrap_or(Way::Nowhere("the way to it cannot be found out"));
-        if matches!(way, Way::Metadata) {
-            return;
-        }
-        let (question, rule) = match sent.decide(&world, &way).await {
-            Ok(decided) => decided,
-            Err(reason) => {
-                world.reject(&sent.flow(), reason);
-                return Stream::Tcp(inside).reset();
+/// Decides on the connections of the instance that wait in the queue, each when it is known what becomes of it.
+pub async fn hold(world: Rc<World>, switch: Rc<Switch>) {
+    let Some(queue) = &switch.queue else { return };
+    loop {
+        let Ok(mut ready) = queue.readable().await else { return };
+        // Others could not be kept either: the queue was too long, and whoever wants them tries again.
+        let held = ready.try_io(|queue| queue.get_ref().held()).unwrap_or_else(|_| Ok(Vec::new())).unwrap_or_default();
+        for Held { packet, source, destination } in held {
+            let key = (source, destination);
+            if !switch.waiting.borrow_mut().insert(key) {
+                // It was sent again meanwhile.
+                let _ = queue.get_ref().decide(packet, Verdict::Drop);
+                continue;
             }
-        };
-        let begun = world.begin(sent.flow(), question, rule, task);
-        let ended = match way {
-            Way::Private(called, _) => hand_over(inside, called, &begun.moved).await,
-            Way::Resolver(to) => through(inside, to, &begun.moved).await,
-            Way::Outside => through(inside, destination, &begun.moved).await,
-            Way::Metadata | Way::Nowhere(_) => Ok(()),
-        };
-        if let Err(error) = ended {
-            begun.ends_with(error.to_string());
+            let (world, switch) = (world.clone(), switch.clone());
+            start(move |_| async move {
+                let made = make(&world, source, destination).await;
+                switch.waiting.borrow_mut().remove(&key);
+                let verdict = match made {
+                    Ok(made) => {
+                        switch.made.borrow_mut().insert(key, made);
+                        Verdict::Accept
+                    }
+                    Err(Unmade::Refused) => Verdict::Refuse,
+                    Err(Unmade::Dropped) => Verdict::Drop,
+                };
+                if let Some(queue) = &switch.queue {
+                    let _ = queue.get_ref().decide(packet, verdict);
+                }
+                // One that is given up meanwhile is never accepted.
+                tokio::time::sleep(ACCEPTED_WITHIN).await;
+                switch.made.borrow_mut().remove(&key);
+            });
         }
-    });
+    }
+}
+
+/// The other side of a connection that the instance makes.
+pub struct Made {
+    other: Other,
+    sent: Sent,
+    question: Question,
+    rule: Option<String>,
+}
+
+enum Other {
+    Metadata,
+    Outside(TcpStream),
+    /// The shim of whoever is called.
+    Instance(UnixStream),
+}
+
+/// Makes the other side of a connection, if the rules let it out.
+async fn make(world: &World, source: SocketAddrV4, destination: SocketAddrV4) -> Result<Made, Unmade> {
+    let interface = world.network().interface_of(*source.ip()).cloned().ok_or(Unmade::Dropped)?;
+    let sent = Sent { interface, transport: Transport::Tcp, source, destination };
+    let way = sent.way(world).await.unwrap_or(Way::Nowhere("the way to it cannot be found out"));
+    let (question, rule) = sent.decide(world, &way).await.map_err(|reason| {
+        world.reject(&sent.flow(), reason);
+        Unmade::Dropped
+    })?;
+    let other = match way {
+        Way::Metadata => Other::Metadata,
+        Way::Private(mut called, _) => {
+            let answered = async {
+                fabric::hand_over(&called, None).await?;
+                fabric::hear::<Result<(), Unmade>>(&mut called).await
+            };
+            answered.await.unwrap_or(Err(Unmade::Dropped))?;
+            Other::Instance(called)
+        }
+        Way::Resolver(to) => Other::Outside(connect(to).await?),
+        Way::Outside => Other::Outside(connect(destination).await?),
+        Way::Nowhere(_) => return Err(Unmade::Dropped),
+    };
+    Ok(Made { other, sent, question, rule })
 }
 
 /// Connects by the host's own network.
-async fn through(inside: TcpStream, to: SocketAddrV4, moved: &RefCell<Moved>) -> io::Result<()> {
-    let inside = Stream::Tcp(inside);
-    let connected = timeout(CONNECTS_WITHIN, TcpStream::connect(SocketAddr::V4(to))).await.map_err(io::Error::from).flatten();
-    let ended = match connected {
-        Ok(outside) => {
-            let _ = outside.set_nodelay(true);
-            let outside = Stream::Tcp(outside);
-            pump(&inside, &outside, moved).await
+async fn connect(to: SocketAddrV4) -> Result<TcpStream, Unmade> {
+    match timeout(CONNECTS_WITHIN, TcpStream::connect(SocketAddr::V4(to))).await {
+        Ok(Ok(stream)) => {
+            let _ = stream.set_nodelay(true);
+            Ok(stream)
         }
-        Err(error) => Err(error),
-    };
-    if ended.is_err() {
-        inside.reset();
+        Ok(Err(error)) if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset) => Err(Unmade::Refused),
+        Ok(Err(_)) | Err(_) => Err(Unmade::Dropped),
     }
-    ended
+}
+
+/// Moves the bytes of a connection until it ends.
+async fn carry(world: &Rc<World>, inside: TcpStream, made: Made, task: AbortHandle) {
+    let Made { other, sent, question, rule } = made;
+    if matches!(other, Other::Metadata) {
+        return;
+    }
+    let begun = world.begin(sent.flow(), question, rule, task);
+    let ended = match other {
+        Other::Instance(called) => hand_over(inside, called, &begun.moved).await,
+        Other::Outside(outside) => {
+            let (inside, outside) = (Stream::Tcp(inside), Stream::Tcp(outside));
+            let ended = pump(&inside, &outside, &begun.moved).await;
+            if ended.is_err() {
+                inside.reset();
+                outside.reset();
+            }
+            ended
+        }
+        Other::Metadata => Ok(()),
+    };
+    if let Err(error) = ended {
+        begun.ends_with(error.to_string());
+    }
 }
 
 /// Gives a connection to the shim of whoever is called, which moves its bytes from then on.

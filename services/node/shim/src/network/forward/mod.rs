@@ -174,6 +174,7 @@ async fn connected(world: &Rc<World>, stream: UnixStream, tasks: &mut JoinSet<()
             let switch = Rc::new(switch);
             world.switch.replace(Some(switch.clone()));
             tasks.spawn_local(leave::accept(world.clone(), switch.clone()));
+            tasks.spawn_local(leave::hold(world.clone(), switch.clone()));
             tasks.spawn_local(leave::datagrams(world.clone(), switch));
         }
         // What is within has ended before it was connected, and has said why.

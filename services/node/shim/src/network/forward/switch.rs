@@ -2,22 +2,24 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap, HashSet},
     io,
     net::{SocketAddr, SocketAddrV4},
     os::fd::{AsFd, OwnedFd},
 };
 
 use tokio::{
-    io::Interest,
+    io::{Interest, unix::AsyncFd},
     net::{TcpListener, TcpSocket, TcpStream, UdpSocket, UnixStream},
     sync::Mutex,
 };
 
+use super::leave::Made;
 use crate::network::{
     factory::{self, Kind},
     listening::{Listening, listening},
     netlink::Netlink,
+    queue::Queue,
 };
 
 /// Sockets that are asked for at once, and how few there may be before more are.
@@ -27,6 +29,12 @@ const BATCH: u8 = 32;
 pub struct Switch {
     pub tcp: TcpListener,
     pub udp: UdpSocket,
+    /// Connections of the instance that wait until it is known what becomes of them, if the kernel can keep them.
+    pub queue: Option<AsyncFd<Queue>>,
+    /// Those that wait, from where and to where.
+    pub waiting: RefCell<HashSet<(SocketAddrV4, SocketAddrV4)>>,
+    /// Those whose other side is made.
+    pub made: RefCell<HashMap<(SocketAddrV4, SocketAddrV4), Made>>,
     listening: Netlink,
     factory: Mutex<UnixStream>,
     spare: RefCell<Vec<OwnedFd>>,
@@ -35,12 +43,18 @@ pub struct Switch {
 impl Switch {
     /// Takes over what the process within sends first: the sockets of the switch, and one that knows who listens.
     pub async fn open(factory: UnixStream) -> io::Result<Self> {
-        let descriptors = receive(&factory).await?;
-        let [tcp, udp, listening]: [OwnedFd; 3] =
-            descriptors.try_into().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "the switch came without its sockets"))?;
+        let mut descriptors = receive(&factory).await?.into_iter();
+        let (Some(tcp), Some(udp), Some(listening)) = (descriptors.next(), descriptors.next(), descriptors.next()) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the switch came without its sockets"));
+        };
+        let queue = descriptors.next().map(Queue::from_socket).transpose()?;
+        let queue = queue.map(ready_when_readable).transpose()?;
         Ok(Self {
             tcp: TcpListener::from_std(tcp.into())?,
             udp: UdpSocket::from_std(udp.into())?,
+            queue,
+            waiting: RefCell::default(),
+            made: RefCell::default(),
             listening: Netlink::from_socket(listening)?,
             factory: Mutex::new(factory),
             spare: RefCell::default(),
@@ -92,6 +106,12 @@ impl Switch {
         socket.connect(SocketAddr::V4(instance)).await?;
         Ok(socket)
     }
+}
+
+/// Its successor is unsafe, for types whose descriptor may change under it; a queue's is one and the same.
+#[allow(deprecated, reason = "what takes its place asks for unsafe code")]
+fn ready_when_readable(queue: Queue) -> io::Result<AsyncFd<Queue>> {
+    AsyncFd::with_interest(queue, Interest::READABLE)
 }
 
 async fn receive(factory: &UnixStream) -> io::Result<Vec<OwnedFd>> {

@@ -27,14 +27,21 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{BETWEEN_LOOKS, Shared, ids, images, volumes};
+use super::{
+    BETWEEN_LOOKS, Shared, ids, images,
+    rules::{Interfaces, Rules},
+    volumes,
+};
 use crate::driver::Run;
 
 /// What the node wants of an instance.
 #[derive(Debug)]
 pub enum Order {
     /// It was found running.
-    Adopt(Box<State>),
+    Adopt {
+        state: Box<State>,
+        interfaces: Interfaces,
+    },
     Boot(Box<BootSpec>),
     Stop {
         run: Run,
@@ -75,13 +82,15 @@ pub struct Keeper {
     link: Option<Link>,
     /// The last boot that was begun.
     boot: u64,
+    rules: Rules,
 }
 
 impl Keeper {
     /// Starts the task. It ends when the instance is removed, or nobody orders anything any more.
     pub fn start(id: InstanceId, shared: Arc<Shared>) -> mpsc::UnboundedSender<Order> {
         let (sender, mut orders) = mpsc::unbounded_channel();
-        let mut keeper = Self { directory: shared.places.instance(id), id, shared, link: None, boot: 0 };
+        let rules = Rules::new(&shared.groups);
+        let mut keeper = Self { directory: shared.places.instance(id), id, shared, link: None, boot: 0, rules };
         tokio::spawn(async move {
             loop {
                 tokio::select! {
@@ -94,6 +103,7 @@ impl Keeper {
                         None => return,
                     },
                     heard = next(&mut keeper.link) => keeper.heard(heard),
+                    () = keeper.rules.changed() => keeper.tell_rules().await,
                 }
             }
         });
@@ -102,8 +112,9 @@ impl Keeper {
 
     async fn obey(&mut self, order: Order) {
         match order {
-            Order::Adopt(state) => {
+            Order::Adopt { state, interfaces } => {
                 self.boot = state.boot;
+                self.interfaces_changed(interfaces).await;
                 if let Err(error) = self.connect(*state).await {
                     self.lost(&format!("its shim does not answer: {error}"));
                 }
@@ -111,6 +122,7 @@ impl Keeper {
             Order::Boot(spec) if spec.boot <= self.boot => {}
             Order::Boot(spec) => {
                 self.boot = spec.boot;
+                self.interfaces_changed(Interfaces::of(&spec.scope, &spec.spec)).await;
                 if let Err(error) = self.boot(&spec).await {
                     self.report(spec.boot, DriverEvent::BootFailed { message: error.to_string() });
                 }
@@ -186,7 +198,25 @@ impl Keeper {
         let (reader, writer) = stream.into_split();
         self.link = Some(Link { lines: BufReader::new(reader).lines(), writer, state });
         self.tell(&Command::Follow).await;
+        self.rules.forget_told();
+        self.tell_rules().await;
         Ok(())
+    }
+
+    /// The instance has these interfaces, with these groups, from now on. If it runs, it obeys their rules at once.
+    async fn interfaces_changed(&mut self, interfaces: Interfaces) {
+        self.rules.set(interfaces);
+        self.tell_rules().await;
+    }
+
+    /// Tells the shim its rules, unless it knows them.
+    async fn tell_rules(&mut self) {
+        if self.link.is_none() {
+            return;
+        }
+        if let Some(interfaces) = self.rules.untold() {
+            self.tell(&Command::Rules { interfaces }).await;
+        }
     }
 
     /// Reports what a state of the shim says that the one before it did not.

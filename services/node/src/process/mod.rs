@@ -12,6 +12,7 @@
 mod ids;
 mod images;
 mod keeper;
+mod rules;
 mod volumes;
 
 use std::{
@@ -36,8 +37,14 @@ use gureum_shim::{
 };
 use tokio::sync::mpsc;
 
-use self::keeper::{Keeper, Order};
-use crate::driver::{Driver, DriverError, Run};
+use self::{
+    keeper::{Keeper, Order},
+    rules::Interfaces,
+};
+use crate::{
+    driver::{Driver, DriverError, Run},
+    firewall::Groups,
+};
 
 /// Bytes of a console that are answered.
 const CONSOLE_TAIL: usize = 64 << 10;
@@ -67,6 +74,8 @@ struct Shared {
     volatile: bool,
     /// This process is root: instances have user ids of their own.
     root: bool,
+    /// The rules of the groups of its interfaces.
+    groups: Groups,
     reports: mpsc::UnboundedSender<DriverReport>,
 }
 
@@ -94,14 +103,14 @@ pub struct ProcessDriver {
 
 impl ProcessDriver {
     /// A driver whose instances are kept in a directory, and outlive this process unless it is `volatile`.
-    pub fn new(directory: &Path, volatile: bool, clock: Clock) -> io::Result<Self> {
+    pub fn new(directory: &Path, volatile: bool, clock: Clock, groups: Groups) -> io::Result<Self> {
         let places = Places { instances: directory.join("instances"), volumes: directory.join("volumes") };
         fs::create_dir_all(&places.instances)?;
         fs::create_dir_all(&places.volumes)?;
         let (sender, receiver) = mpsc::unbounded_channel();
         let root = fs::metadata("/proc/self")?;
         let root = std::os::unix::fs::MetadataExt::uid(&root) == 0;
-        let shared = Shared { places, clock, volatile, root, reports: sender };
+        let shared = Shared { places, clock, volatile, root, groups, reports: sender };
         Ok(Self {
             capabilities: capabilities(!volatile),
             shared: Arc::new(shared),
@@ -152,14 +161,18 @@ impl Driver for ProcessDriver {
         &self.capabilities
     }
 
-    async fn adopt(&self, _records: &[&NodeInstance]) -> Result<Vec<(InstanceId, Found)>, DriverError> {
+    async fn adopt(&self, records: &[&NodeInstance]) -> Result<Vec<(InstanceId, Found)>, DriverError> {
         let unreadable = |error: io::Error| DriverError::Unavailable(format!("{}: {error}", self.shared.places.instances.display()));
+        let records: BTreeMap<InstanceId, &NodeInstance> = records.iter().map(|record| (record.id, *record)).collect();
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.shared.places.instances).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
             let Some(id) = path.file_name().and_then(|name| name.to_str()?.parse::<InstanceId>().ok()) else { continue };
             let state = state_of(&path).await.map_err(unreadable)?;
-            found.push((id, state.map_or(Found::Absent, |state| self.adopt_one(id, state))));
+            // Where nobody knows it, it is about to be removed.
+            let spec = records.get(&id).and_then(|record| Some((&record.scope, record.spec.as_ref()?)));
+            let interfaces = spec.map(|(scope, spec)| Interfaces::of(scope, spec)).unwrap_or_default();
+            found.push((id, state.map_or(Found::Absent, |state| self.adopt_one(id, state, interfaces))));
         }
         Ok(found)
     }
@@ -227,11 +240,11 @@ async fn state_of(directory: &Path) -> io::Result<Option<State>> {
 
 impl ProcessDriver {
     /// What an instance's directory says that there is of it.
-    fn adopt_one(&self, id: InstanceId, state: State) -> Found {
+    fn adopt_one(&self, id: InstanceId, state: State, interfaces: Interfaces) -> Found {
         let boot = state.boot;
         let at = Timestamp::from_micros(state.since).min(self.shared.clock.now());
         if state.shim.lives() && !keeper::is_over(&state.status) {
-            self.order(id, Order::Adopt(Box::new(state.clone())));
+            self.order(id, Order::Adopt { state: Box::new(state.clone()), interfaces });
         }
         match &state.status {
             Status::Off { reason } => Found::Off { boot, at, reason: keeper::exit_reason(reason) },

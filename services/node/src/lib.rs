@@ -5,10 +5,13 @@
 //!  compute ──► api ──► records ──► waker ──► converge ──► driver (sim │ process │ container │ vm)
 //!     ▲                 │   ▲                                │
 //!     └─ WatchInstances ┘   └──── reports: one commit per batch ◄─┘
+//!
+//!  security ── WatchAll ──► firewall ──► driver, if it has connections to decide on
 //! ```
 //!
 //! It owns what runs on its host: a record of each instance (what compute wants, what is), and the books
-//! of what is promised. It calls compute only, to say that it is there ([`registration`]).
+//! of what is promised. It calls compute only to say that it is there ([`registration`]), and of security it
+//! only watches what groups' rules are ([`firewall`]).
 //!
 //! Everything goes through the records: an intent is durable before it is acknowledged, a step before
 //! the driver is called, a report before it is told. The driver is called for one instance at a time in
@@ -18,7 +21,7 @@
 //! Invariants: a node never has more promised than it has; nothing boots twice for one boot number;
 //! what compute has not acknowledged as terminated is never forgotten.
 //!
-//! It never moves an instance, never asks another service about one, and decides nothing that users
+//! It never moves an instance, never asks another service about one (groups reach it as a stream of all), and decides nothing that users
 //! decide: whether an instance that shut itself down is then terminated is for compute to say.
 //!
 //! A node serves all accounts and regions, so its rows are keyed by the id alone, unlike those of
@@ -28,6 +31,7 @@ mod alarm;
 mod api;
 mod converge;
 pub mod driver;
+pub mod firewall;
 mod process;
 mod records;
 mod recovery;
@@ -43,12 +47,13 @@ use gureum_proto::node::v1::node_service_server::NodeServiceServer;
 use gureum_service::{CancellationToken, Clock, Ready, Running, Service, ServiceConfig, StartError, reconcile::Waker};
 use tonic::service::Routes;
 
-pub use crate::settings::{DriverSetting, Settings};
+pub use crate::settings::{DriverSetting, Settings, TrackingSetting};
 use crate::{
     api::{Api, usage::Samplers},
     converge::Converge,
     driver::Driver,
-    process::ProcessDriver,
+    firewall::Groups,
+    process::{Connections, ProcessDriver},
     records::Records,
     registration::{Pause, Registration},
     sim_driver::SimDriver,
@@ -73,7 +78,7 @@ pub fn shim_arguments() -> Option<Vec<OsString>> {
 pub use gureum_shim::main as shim;
 
 /// Instances stand beside the node's store, or without one where the host keeps what ends with its processes.
-fn process_driver(config: &ServiceConfig<Settings>, clock: Clock) -> Result<ProcessDriver, StartError> {
+fn process_driver(config: &ServiceConfig<Settings>, clock: Clock, groups: Groups) -> Result<ProcessDriver, StartError> {
     let volatile = config.store.directory.is_none();
     let temporary = || std::env::temp_dir().join(format!("gureum-{}-{}", config.settings.name, std::process::id()));
     let directory = config.store.directory.clone().unwrap_or_else(temporary);
@@ -81,7 +86,12 @@ fn process_driver(config: &ServiceConfig<Settings>, clock: Clock) -> Result<Proc
     if clock.is_virtual() {
         return Err(refused("programs run in real time: the process driver needs a clock that is not virtual".into()));
     }
-    ProcessDriver::new(&directory, volatile, clock).map_err(|error| refused(format!("{}: {error}", directory.display())))
+    let connections = Connections {
+        fabric: config.settings.fabric.clone().unwrap_or_else(|| directory.join("fabric")),
+        port_offset: config.settings.port_offset,
+        strict_tracking: config.settings.security_group_tracking == TrackingSetting::Strict,
+    };
+    ProcessDriver::new(&directory, volatile, clock, groups, connections).map_err(|error| refused(format!("{}: {error}", directory.display())))
 }
 
 async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: Ready) -> Result<(), StartError> {
@@ -91,7 +101,12 @@ async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationT
     let compute = service.peer("compute")?;
     let driver: Arc<dyn Driver> = match settings.driver {
         DriverSetting::Sim => Arc::new(SimDriver::new(settings.sim_settings(), service.clock.clone())),
-        DriverSetting::Process => Arc::new(process_driver(&config, service.clock.clone())?),
+        DriverSetting::Process => {
+            let groups = Groups::default();
+            let driver = process_driver(&config, service.clock.clone(), groups.clone())?;
+            service.spawn(firewall::follow(service.peer("security")?, groups));
+            Arc::new(driver)
+        }
     };
     let waker = Waker::default();
     let records =

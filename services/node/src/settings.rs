@@ -1,6 +1,6 @@
 //! What only a node is told.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use gureum_model::scope::ZONE_LETTERS;
 use gureum_node_domain::{Demand, sim::SimSettings};
@@ -24,6 +24,15 @@ pub struct Settings {
     pub seed: u64,
     /// What makes instances real. Default sim.
     pub driver: DriverSetting,
+    /// Of the process driver: the directory by which the instances of a region find each other on this host, the same for
+    /// all nodes of the region on it, and open to their user alone. Default: one in the node's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fabric: Option<PathBuf>,
+    /// Of the process driver: added to each port of a public address, for hosts that keep low ports to themselves: with
+    /// 10,000, port 80 of an instance is reached at port 10,080. Default 0.
+    pub port_offset: u16,
+    /// Of the process driver: whether what is open stays open when the rule goes that allowed it. Default tracked.
+    pub security_group_tracking: TrackingSetting,
     /// How the sim driver behaves; its seed is [`Settings::seed`].
     pub sim: SimSettings,
     /// Time between two heartbeats, in milliseconds of real time: 10 to 60,000. Compute may ask for
@@ -42,6 +51,17 @@ pub enum DriverSetting {
     Process,
 }
 
+/// What becomes of open connections whose rule is revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrackingSetting {
+    /// They stay open, as EC2's tracked connections do.
+    #[default]
+    Tracked,
+    /// They are cut.
+    Strict,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -51,6 +71,9 @@ impl Default for Settings {
             memory_mib: 256 * 1024,
             seed: 0,
             driver: DriverSetting::Sim,
+            fabric: None,
+            port_offset: 0,
+            security_group_tracking: TrackingSetting::Tracked,
             sim: SimSettings::default(),
             heartbeat_interval_ms: 1_000,
         }
@@ -63,7 +86,7 @@ const LONGEST_NAME: usize = 64;
 const HEARTBEAT_INTERVALS_MS: std::ops::RangeInclusive<u64> = 10..=60_000;
 
 impl config::Settings for Settings {
-    const PEERS: &'static [&'static str] = &["compute"];
+    const PEERS: &'static [&'static str] = &["compute", "security"];
 
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();

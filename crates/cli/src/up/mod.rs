@@ -14,7 +14,7 @@ use std::{
 
 use clap::Args as ClapArgs;
 use gureum_model::ClockSetting;
-use gureum_node::DriverSetting;
+use gureum_node::{DriverSetting, TrackingSetting};
 use gureum_service::{CancellationToken, config::TelemetryConfig, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -53,6 +53,12 @@ pub struct Args {
     /// What makes instances real: "sim", a model in which nothing runs, or "process", programs in namespaces of their own
     #[arg(long, default_value = "sim", value_parser = driver)]
     driver: DriverSetting,
+    /// With the process driver: added to each port of a public address, for hosts that keep ports below 1024 for root
+    #[arg(long, value_name = "PORTS", default_value_t = 0)]
+    port_offset: u16,
+    /// With the process driver: what is open when its rule is revoked stays open ("tracked", as in EC2) or is cut ("strict")
+    #[arg(long, value_name = "HOW", default_value = "tracked", value_parser = tracking)]
+    security_group_tracking: TrackingSetting,
     /// Nodes in each of the three zones
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=5000))]
     nodes_per_zone: u32,
@@ -91,6 +97,8 @@ pub async fn run(args: Args, out: &Output) -> Result<(), Failure> {
         telemetry,
         seed: args.seed,
         driver: args.driver,
+        port_offset: args.port_offset,
+        security_group_tracking: args.security_group_tracking,
     };
     let region = Region::prepare(&plan).map_err(Failure::start)?;
     let shutdown = CancellationToken::new();
@@ -105,6 +113,14 @@ fn driver(text: &str) -> Result<DriverSetting, String> {
         "sim" => Ok(DriverSetting::Sim),
         "process" => Ok(DriverSetting::Process),
         _ => Err("expected sim or process".to_owned()),
+    }
+}
+
+fn tracking(text: &str) -> Result<TrackingSetting, String> {
+    match text {
+        "tracked" => Ok(TrackingSetting::Tracked),
+        "strict" => Ok(TrackingSetting::Strict),
+        _ => Err("expected tracked or strict".to_owned()),
     }
 }
 

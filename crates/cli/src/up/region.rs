@@ -13,7 +13,7 @@ use gureum_compute::settings::Settings as ComputeSettings;
 use gureum_gateway::settings::Settings as GatewaySettings;
 use gureum_model::{ClockSetting, Timestamp};
 use gureum_network::Settings as NetworkSettings;
-use gureum_node::{DriverSetting, Settings as NodeSettings};
+use gureum_node::{DriverSetting, Settings as NodeSettings, TrackingSetting};
 use gureum_service::{
     Clock, Listen, ServiceConfig,
     config::{ClockConfig, NoSettings, StoreConfig, TelemetryConfig},
@@ -84,6 +84,10 @@ pub struct Plan {
     pub seed: Option<u64>,
     /// What makes instances real.
     pub driver: DriverSetting,
+    /// Added to each port of a public address.
+    pub port_offset: u16,
+    /// What becomes of open connections whose rule is revoked.
+    pub security_group_tracking: TrackingSetting,
 }
 
 /// One service of a region and what it is told.
@@ -245,7 +249,7 @@ impl Builder<'_> {
             for number in 1..=self.plan.nodes_per_zone {
                 let name = format!("node-{letter}{number}");
                 let settings = self.node(letter, &name);
-                members.push((name.clone(), Member::Node(self.config(&name, &["compute"], settings))));
+                members.push((name.clone(), Member::Node(self.config(&name, &["compute", "security"], settings))));
             }
         }
         let gateway = self.gateway();
@@ -273,6 +277,9 @@ impl Builder<'_> {
             memory_mib: u64::from(self.plan.node_memory_gib) * 1024,
             seed: self.plan.seed.unwrap_or_default(),
             driver: self.plan.driver,
+            fabric: Some(self.plan.directory.as_deref().unwrap_or(self.run_directory).join("fabric")),
+            port_offset: self.plan.port_offset,
+            security_group_tracking: self.plan.security_group_tracking,
             ..NodeSettings::default()
         }
     }
@@ -314,6 +321,8 @@ mod tests {
             telemetry: TelemetryConfig::default(),
             seed: None,
             driver: DriverSetting::Sim,
+            port_offset: 0,
+            security_group_tracking: TrackingSetting::Tracked,
         }
     }
 

@@ -204,7 +204,7 @@ impl Region {
             sim: self.options.sim.clone(),
             ..gureum_node::Settings::default()
         };
-        let config = config(&self.folder, &format!("node-{zone}"), &["compute"], self.options.durable_nodes, settings);
+        let config = config(&self.folder, &format!("node-{zone}"), &["compute", "security"], self.options.durable_nodes, settings);
         let node = Running::start(move |shutdown, ready| {
             gureum_node::run(config.clone(), shutdown, Box::new(move || ready.send(()).unwrap_or_default()))
         })

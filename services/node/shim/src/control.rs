@@ -10,17 +10,25 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// A longer line is none that the other side writes.
 const LONGEST_LINE: usize = 256 << 10;
+/// The same for a node that tells rules: 15 interfaces, each with 16 groups of 240 rules, of 150 bytes, come to 9 MiB.
+const LONGEST_COMMAND: usize = 16 << 20;
 
 /// A stream of lines.
 pub struct Lines {
     stream: UnixStream,
     unread: Vec<u8>,
+    longest: usize,
 }
 
 impl Lines {
     pub fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self { stream, unread: Vec::new() })
+        Ok(Self { stream, unread: Vec::new(), longest: LONGEST_LINE })
+    }
+
+    /// Takes lines that are as long as a node's commands may be.
+    fn of_commands(self) -> Self {
+        Self { longest: LONGEST_COMMAND, ..self }
     }
 
     /// What can be read now, as far as it can be understood. None: the other side has gone.
@@ -34,7 +42,7 @@ impl Lines {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return None,
             }
-            if self.unread.len() > LONGEST_LINE {
+            if self.unread.len() > self.longest {
                 return None;
             }
         }
@@ -60,5 +68,5 @@ impl AsFd for Lines {
 
 /// Takes whoever waits to be let in.
 pub fn accept(listener: &UnixListener) -> Vec<Lines> {
-    std::iter::from_fn(|| listener.accept().ok()).filter_map(|(stream, _)| Lines::new(stream).ok()).collect()
+    std::iter::from_fn(|| listener.accept().ok()).filter_map(|(stream, _)| Lines::new(stream).ok().map(Lines::of_commands)).collect()
 }

@@ -6,10 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use gureum_firewall::Rule;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    network::{InterfaceRules, Network},
+    network::Network,
     process::Process,
     ssh::Login,
 };
@@ -18,6 +19,8 @@ use crate::{
 pub const PLAN_FILE: &str = "plan.json";
 /// How it is, written by the shim whenever that changes.
 pub const STATE_FILE: &str = "state.json";
+/// The rules that it obeys, written by the shim before it obeys them: a list of [`InterfaceRules`].
+pub const RULES_FILE: &str = "rules.json";
 /// Where the shim takes commands.
 pub const CONTROL_SOCKET: &str = "control.sock";
 /// What the instance wrote, newest; older parts have a number behind it.
@@ -149,10 +152,19 @@ pub enum Command {
         generation: u64,
         network: Network,
     },
-    /// What its security groups let pass from now on.
+    /// The rules of all its interfaces from now on, in place of those before.
     Rules {
         interfaces: Vec<InterfaceRules>,
     },
+}
+
+/// What one interface of the instance lets pass. Without any rule nothing passes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceRules {
+    /// `eni-…`
+    pub interface: String,
+    /// Of all its groups, in their order.
+    pub rules: Vec<Rule>,
 }
 
 /// Replaces a file, so that whoever reads it finds it old or new and never in between, also after a power cut.

@@ -31,7 +31,9 @@ use crate::{
     limits,
     network::forward::{self, Forwarder, Report},
     process::Process,
-    protocol::{self, CONTROL_SOCKET, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json},
+    protocol::{
+        self, CONTROL_SOCKET, InterfaceRules, OffReason, PLAN_FILE, Plan, RULES_FILE, STATE_FILE, State, Status, read_json, write_json,
+    },
 };
 
 /// How long an instance may take to end when the host ends.
@@ -61,6 +63,8 @@ struct Shim {
     followers: Vec<Lines>,
     running: Option<Running>,
     forwarder: Forwarder,
+    /// Which connections it lets pass; none until a node has said so.
+    rules: Option<Vec<InterfaceRules>>,
 }
 
 pub fn run(directory: &Path) -> Result<ExitCode, Failure> {
@@ -76,6 +80,8 @@ pub fn run(directory: &Path) -> Result<ExitCode, Failure> {
     // A path below the directory may be too long for a socket.
     std::env::set_current_dir(directory).doing(|| format!("entering {}", directory.display()))?;
     let _ = std::fs::remove_file(CONTROL_SOCKET);
+    // Groups may have changed since an earlier boot: what was closed meanwhile must not be open for a moment.
+    let _ = std::fs::remove_file(RULES_FILE);
     let listener = UnixListener::bind(CONTROL_SOCKET).doing(|| format!("opening {CONTROL_SOCKET}"))?;
     listener.set_nonblocking(true).doing(|| format!("opening {CONTROL_SOCKET}"))?;
     let console = Console::open(Path::new(".")).doing(|| "opening the console".into())?;
@@ -94,7 +100,7 @@ pub fn run(directory: &Path) -> Result<ExitCode, Failure> {
         stuck_ports: Vec::new(),
     };
     let forwarder = Forwarder::start(plan.network.clone()).doing(|| "starting the forwarder".into())?;
-    let mut shim = Shim { plan, state, console, followers: Vec::new(), running: None, forwarder };
+    let mut shim = Shim { plan, state, console, followers: Vec::new(), running: None, rules: None, forwarder };
     shim.plan.notes.iter().for_each(|note| shim.console.note(note));
     shim.save();
     // To the node that started it: it can be asked now.
@@ -223,9 +229,22 @@ impl Shim {
                     self.plan.network = network.clone();
                     self.forwarder.order(forward::Order::Configure { generation, network });
                 }
-                protocol::Command::Rules { interfaces } => self.forwarder.order(forward::Order::Rules(interfaces)),
+                protocol::Command::Rules { interfaces } => self.take_rules(interfaces),
             }
         }
+    }
+
+    /// Keeps the rules, then obeys them. A node that comes back tells those again that it knows.
+    fn take_rules(&mut self, interfaces: Vec<InterfaceRules>) {
+        if self.rules.as_ref() == Some(&interfaces) {
+            return;
+        }
+        // One that was revoked is not obeyed for longer because a disk is full.
+        if let Err(error) = write_json(Path::new(RULES_FILE), &interfaces) {
+            self.console.note(&format!("the rules of this instance cannot be written: {error}"));
+        }
+        self.rules = Some(interfaces.clone());
+        self.forwarder.order(forward::Order::Rules(interfaces));
     }
 
     /// Lets the instance end, and start again if that is wanted.

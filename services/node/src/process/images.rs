@@ -7,6 +7,8 @@ pub struct Image {
     pub files: &'static [File],
     /// Run at every boot.
     pub boot_script: Option<&'static str>,
+    /// Who logs in by SSH, if anybody does.
+    pub user: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +18,7 @@ pub struct File {
     pub program: bool,
 }
 
-const PLAIN: Image = Image { files: &[], boot_script: None };
+const PLAIN: Image = Image { files: &[], boot_script: None, user: Some("ec2-user") };
 
 const WEB: Image = Image {
     files: &[
@@ -24,15 +26,19 @@ const WEB: Image = Image {
         File { path: "etc/gureum/boot", text: include_str!("../../images/web/boot"), program: true },
     ],
     boot_script: Some("etc/gureum/boot"),
+    user: Some("ec2-user"),
 };
 
 /// The distributions' names stand for what the host has: their instances run its programs too.
-const WITH_PROGRAMS_OF_THE_HOST: [&str; 5] = ["amazon-linux-", "ubuntu-", "debian-", "gureum-shell", "gureum-python"];
+/// Each has the user that the distribution's images have.
+const WITH_PROGRAMS_OF_THE_HOST: [(&str, &str); 5] =
+    [("amazon-linux-", "ec2-user"), ("ubuntu-", "ubuntu"), ("debian-", "admin"), ("gureum-shell", "ec2-user"), ("gureum-python", "ec2-user")];
 
 /// The image that a source names, if its contents are known here.
 pub fn find(source: &str) -> Option<Image> {
     if source.starts_with("gureum-web") {
         return Some(WEB);
     }
-    WITH_PROGRAMS_OF_THE_HOST.iter().any(|prefix| source.starts_with(prefix)).then_some(PLAIN)
+    let known = WITH_PROGRAMS_OF_THE_HOST.iter().find(|(prefix, _)| source.starts_with(prefix));
+    known.map(|(_, user)| Image { user: Some(user), ..PLAIN })
 }

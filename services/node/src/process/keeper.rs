@@ -14,9 +14,11 @@ use gureum_node_domain::{BootSpec, DriverEvent, ExitReason, InstanceSpec};
 use gureum_service::clock::monotonic;
 use gureum_shim::{
     SHIM,
+    network::forward,
     protocol::{
         CONTROL_SOCKET, Command, Limits, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json, write_whole,
     },
+    ssh::Login,
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
@@ -27,14 +29,21 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{BETWEEN_LOOKS, Shared, ids, images, volumes};
+use super::{
+    BETWEEN_LOOKS, Shared, connection, ids, images,
+    rules::{Interfaces, Rules},
+    volumes,
+};
 use crate::driver::Run;
 
 /// What the node wants of an instance.
 #[derive(Debug)]
 pub enum Order {
     /// It was found running.
-    Adopt(Box<State>),
+    Adopt {
+        state: Box<State>,
+        interfaces: Interfaces,
+    },
     Boot(Box<BootSpec>),
     Stop {
         run: Run,
@@ -45,6 +54,7 @@ pub enum Order {
         run: Run,
         grace: Duration,
     },
+    Reconfigure(Box<BootSpec>),
     Terminate {
         run: Run,
         spec: Option<Box<InstanceSpec>>,
@@ -75,13 +85,17 @@ pub struct Keeper {
     link: Option<Link>,
     /// The last boot that was begun.
     boot: u64,
+    /// The generation as which its shim has yet to connect it.
+    configuring: Option<u64>,
+    rules: Rules,
 }
 
 impl Keeper {
     /// Starts the task. It ends when the instance is removed, or nobody orders anything any more.
     pub fn start(id: InstanceId, shared: Arc<Shared>) -> mpsc::UnboundedSender<Order> {
         let (sender, mut orders) = mpsc::unbounded_channel();
-        let mut keeper = Self { directory: shared.places.instance(id), id, shared, link: None, boot: 0 };
+        let rules = Rules::new(&shared.groups);
+        let mut keeper = Self { directory: shared.places.instance(id), id, shared, link: None, boot: 0, configuring: None, rules };
         tokio::spawn(async move {
             loop {
                 tokio::select! {
@@ -94,6 +108,7 @@ impl Keeper {
                         None => return,
                     },
                     heard = next(&mut keeper.link) => keeper.heard(heard),
+                    () = keeper.rules.changed() => keeper.tell_rules().await,
                 }
             }
         });
@@ -102,8 +117,9 @@ impl Keeper {
 
     async fn obey(&mut self, order: Order) {
         match order {
-            Order::Adopt(state) => {
+            Order::Adopt { state, interfaces } => {
                 self.boot = state.boot;
+                self.interfaces_changed(interfaces).await;
                 if let Err(error) = self.connect(*state).await {
                     self.lost(&format!("its shim does not answer: {error}"));
                 }
@@ -111,6 +127,7 @@ impl Keeper {
             Order::Boot(spec) if spec.boot <= self.boot => {}
             Order::Boot(spec) => {
                 self.boot = spec.boot;
+                self.interfaces_changed(Interfaces::of(&spec.scope, &spec.spec)).await;
                 if let Err(error) = self.boot(&spec).await {
                     self.report(spec.boot, DriverEvent::BootFailed { message: error.to_string() });
                 }
@@ -122,6 +139,7 @@ impl Keeper {
                     self.tell(&Command::Reboot { grace_ms: self.milliseconds(grace) }).await;
                 }
             }
+            Order::Reconfigure(spec) => self.reconfigure(&spec).await,
             Order::Terminate { .. } => {}
         }
     }
@@ -186,7 +204,42 @@ impl Keeper {
         let (reader, writer) = stream.into_split();
         self.link = Some(Link { lines: BufReader::new(reader).lines(), writer, state });
         self.tell(&Command::Follow).await;
+        self.rules.forget_told();
+        self.tell_rules().await;
         Ok(())
+    }
+
+    /// The instance has these interfaces, with these groups, from now on. If it runs, it obeys their rules at once.
+    async fn interfaces_changed(&mut self, interfaces: Interfaces) {
+        self.rules.set(interfaces);
+        self.tell_rules().await;
+    }
+
+    /// Tells the shim its rules, unless it knows them.
+    async fn tell_rules(&mut self) {
+        if self.link.is_none() {
+            return;
+        }
+        if let Some(interfaces) = self.rules.untold() {
+            self.tell(&Command::Rules { interfaces }).await;
+        }
+    }
+
+    /// Changes how the instance is connected while it runs.
+    async fn reconfigure(&mut self, spec: &BootSpec) {
+        let network = self.shared.connections.of(&spec.spec);
+        let before = read_json::<Plan>(&self.directory.join(PLAN_FILE)).ok().flatten().map(|plan| plan.network);
+        let refused = match &before {
+            _ if self.link.is_none() => Some("it does not run".to_owned()),
+            Some(before) => connection::objection(before, &network),
+            None => Some("nobody knows how it is connected now".to_owned()),
+        };
+        if let Some(message) = refused {
+            return self.report(spec.boot, DriverEvent::ReconfigureFailed { generation: spec.generation, message });
+        }
+        self.interfaces_changed(Interfaces::of(&spec.scope, &spec.spec)).await;
+        self.configuring = Some(spec.generation);
+        self.tell(&Command::Configure { generation: spec.generation, network }).await;
     }
 
     /// Reports what a state of the shim says that the one before it did not.
@@ -198,6 +251,9 @@ impl Keeper {
         let before = std::mem::replace(&mut link.state, now.clone());
         if let Some(event) = event(&before, &now) {
             self.report(now.boot, event);
+        }
+        if let Some(generation) = self.configuring.take_if(|generation| *generation <= now.configured) {
+            self.report(now.boot, DriverEvent::Reconfigured { generation });
         }
     }
 
@@ -358,6 +414,12 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
             memory_bytes: spec.demand.memory_mib << 20,
             tasks: spec.demand.vcpu_milli.div_ceil(1_000) * TASKS_PER_VCPU,
         },
+        network: shared.connections.of(spec),
+        login: image.user.map(|user| Login {
+            user: user.to_owned(),
+            public_key: spec.key.as_ref().map(|key| key.public_key.clone()),
+            first: boot.first,
+        }),
         with_parent: shared.volatile,
     };
     // So that nobody takes the state of an earlier boot for this one's.
@@ -414,8 +476,13 @@ fn remove(shared: &Shared, directory: &std::path::Path, going: &[String]) -> io:
     for id in going {
         volumes::remove(&shared.places.volumes, id)?;
     }
-    if let Some(first) = read_json::<Plan>(&directory.join(PLAN_FILE)).ok().flatten().and_then(|plan| plan.first_id) {
-        ids::release(directory, first)?;
+    if let Some(plan) = read_json::<Plan>(&directory.join(PLAN_FILE)).ok().flatten() {
+        let interfaces = plan.network.interfaces.iter();
+        let addresses = interfaces.flat_map(|it| it.private_addresses.iter().map(|address| (it.vpc.as_str(), *address)));
+        forward::forget(&plan.network.fabric, addresses);
+        if let Some(first) = plan.first_id {
+            ids::release(directory, first)?;
+        }
     }
     volumes::remove_directory(directory)
 }

@@ -9,9 +9,11 @@
 //! What it has stands in a directory: `instances/<id>/` with the plan of the last boot, the shim's state and the
 //! console, and `volumes/<id>/`. A driver that starts finds there what runs, by the shim's number and start time.
 
+mod connection;
 mod ids;
 mod images;
 mod keeper;
+mod rules;
 mod volumes;
 
 use std::{
@@ -36,8 +38,15 @@ use gureum_shim::{
 };
 use tokio::sync::mpsc;
 
-use self::keeper::{Keeper, Order};
-use crate::driver::{Driver, DriverError, Run};
+pub use self::connection::Connections;
+use self::{
+    keeper::{Keeper, Order},
+    rules::Interfaces,
+};
+use crate::{
+    driver::{Driver, DriverError, Run},
+    firewall::Groups,
+};
 
 /// Bytes of a console that are answered.
 const CONSOLE_TAIL: usize = 64 << 10;
@@ -67,6 +76,9 @@ struct Shared {
     volatile: bool,
     /// This process is root: instances have user ids of their own.
     root: bool,
+    /// The rules of the groups of its interfaces.
+    groups: Groups,
+    connections: Connections,
     reports: mpsc::UnboundedSender<DriverReport>,
 }
 
@@ -94,14 +106,15 @@ pub struct ProcessDriver {
 
 impl ProcessDriver {
     /// A driver whose instances are kept in a directory, and outlive this process unless it is `volatile`.
-    pub fn new(directory: &Path, volatile: bool, clock: Clock) -> io::Result<Self> {
+    pub fn new(directory: &Path, volatile: bool, clock: Clock, groups: Groups, connections: Connections) -> io::Result<Self> {
+        fs::create_dir_all(&connections.fabric)?;
         let places = Places { instances: directory.join("instances"), volumes: directory.join("volumes") };
         fs::create_dir_all(&places.instances)?;
         fs::create_dir_all(&places.volumes)?;
         let (sender, receiver) = mpsc::unbounded_channel();
         let root = fs::metadata("/proc/self")?;
         let root = std::os::unix::fs::MetadataExt::uid(&root) == 0;
-        let shared = Shared { places, clock, volatile, root, reports: sender };
+        let shared = Shared { places, clock, volatile, root, groups, connections, reports: sender };
         Ok(Self {
             capabilities: capabilities(!volatile),
             shared: Arc::new(shared),
@@ -152,14 +165,18 @@ impl Driver for ProcessDriver {
         &self.capabilities
     }
 
-    async fn adopt(&self, _records: &[&NodeInstance]) -> Result<Vec<(InstanceId, Found)>, DriverError> {
+    async fn adopt(&self, records: &[&NodeInstance]) -> Result<Vec<(InstanceId, Found)>, DriverError> {
         let unreadable = |error: io::Error| DriverError::Unavailable(format!("{}: {error}", self.shared.places.instances.display()));
+        let records: BTreeMap<InstanceId, &NodeInstance> = records.iter().map(|record| (record.id, *record)).collect();
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.shared.places.instances).map_err(unreadable)? {
             let path = entry.map_err(unreadable)?.path();
             let Some(id) = path.file_name().and_then(|name| name.to_str()?.parse::<InstanceId>().ok()) else { continue };
             let state = state_of(&path).await.map_err(unreadable)?;
-            found.push((id, state.map_or(Found::Absent, |state| self.adopt_one(id, state))));
+            // Where nobody knows it, it is about to be removed.
+            let spec = records.get(&id).and_then(|record| Some((&record.scope, record.spec.as_ref()?)));
+            let interfaces = spec.map(|(scope, spec)| Interfaces::of(scope, spec)).unwrap_or_default();
+            found.push((id, state.map_or(Found::Absent, |state| self.adopt_one(id, state, interfaces))));
         }
         Ok(found)
     }
@@ -185,9 +202,7 @@ impl Driver for ProcessDriver {
     }
 
     async fn reconfigure(&self, spec: &BootSpec) -> Result<(), DriverError> {
-        // Addresses, groups, tags and the key are not carried into a running instance: the next boot has them.
-        let message = "a running instance of this driver takes no change; its next boot does".to_owned();
-        self.shared.report(spec.id, spec.boot, DriverEvent::ReconfigureFailed { generation: spec.generation, message });
+        self.order(spec.id, Order::Reconfigure(Box::new(spec.clone())));
         Ok(())
     }
 
@@ -227,11 +242,11 @@ async fn state_of(directory: &Path) -> io::Result<Option<State>> {
 
 impl ProcessDriver {
     /// What an instance's directory says that there is of it.
-    fn adopt_one(&self, id: InstanceId, state: State) -> Found {
+    fn adopt_one(&self, id: InstanceId, state: State, interfaces: Interfaces) -> Found {
         let boot = state.boot;
         let at = Timestamp::from_micros(state.since).min(self.shared.clock.now());
         if state.shim.lives() && !keeper::is_over(&state.status) {
-            self.order(id, Order::Adopt(Box::new(state.clone())));
+            self.order(id, Order::Adopt { state: Box::new(state.clone()), interfaces });
         }
         match &state.status {
             Status::Off { reason } => Found::Off { boot, at, reason: keeper::exit_reason(reason) },

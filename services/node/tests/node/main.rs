@@ -7,5 +7,6 @@ mod lifecycle;
 mod listing;
 mod recovery;
 mod registration;
+mod rules;
 mod support;
 mod time;

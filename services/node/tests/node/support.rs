@@ -148,8 +148,8 @@ impl Setup {
 
     pub async fn try_start(&self) -> Result<Node, String> {
         let listen = Listen::Unix(self.folder.path().join("node.sock"));
-        let mut flags =
-            vec![format!("listen={listen}"), format!("peers.compute=unix:{}", self.folder.path().join("compute.sock").display())];
+        let peer = |name: &str| format!("peers.{name}=unix:{}", self.folder.path().join(format!("{name}.sock")).display());
+        let mut flags = vec![format!("listen={listen}"), peer("compute"), peer("security")];
         if self.durable {
             flags.push(format!("store.directory={}", self.folder.path().join("store").display()));
         }

@@ -10,11 +10,11 @@ pub mod wiring;
 
 use std::{net::Ipv4Addr, path::PathBuf};
 
-use gureum_firewall::Rule;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 pub use self::{listening::Transport, netlink::Netlink};
+pub use crate::protocol::InterfaceRules;
 
 /// What an instance is connected to, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -56,14 +56,6 @@ pub struct Interface {
     pub vpc_cidr_blocks: Vec<Ipv4Net>,
     /// Its subnet leads to an internet gateway, and it has a public address.
     pub reaches_outside: bool,
-}
-
-/// The rules of an interface's security groups.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InterfaceRules {
-    /// `eni-…`.
-    pub interface: String,
-    pub rules: Vec<Rule>,
 }
 
 impl Network {

@@ -71,7 +71,7 @@ impl Queue {
 
     /// What waits now.
     pub fn held(&self) -> io::Result<Vec<Held>> {
-        self.0.messages(|body| read(body))
+        self.0.messages(read)
     }
 
     pub fn decide(&self, packet: u32, verdict: Verdict) -> io::Result<()> {

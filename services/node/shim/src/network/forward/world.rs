@@ -25,15 +25,10 @@ use super::{
     pump::Moved,
     switch::Switch,
 };
-use crate::{
-    network::{Interface, InterfaceRules, Network, Transport},
-    protocol::write_json,
-};
+use crate::network::{Interface, InterfaceRules, Network, Transport};
 
 /// How long what the instance does first waits for the rules, which follow its boot.
 const RULES_COME_WITHIN: Duration = Duration::from_secs(10);
-/// The last rules, for who looks.
-const RULES_FILE: &str = "rules.json";
 
 pub struct World {
     pub network: RefCell<Rc<Network>>,
@@ -115,9 +110,6 @@ impl World {
 
     /// Takes new rules. Where tracking is strict, what they no longer allow is cut.
     pub fn set_rules(&self, interfaces: Vec<InterfaceRules>) {
-        if let Err(error) = write_json(Path::new(RULES_FILE), &interfaces) {
-            self.note(format!("the rules of the security groups cannot be written down: {error}"));
-        }
         let compiled = interfaces.into_iter().map(|one| (one.interface, Rc::new(Firewall::compile(one.rules))));
         *self.firewalls.borrow_mut() = compiled.collect();
         self.rules_came.notify_waiters();

@@ -17,12 +17,13 @@
 mod clock;
 mod confine;
 pub mod console;
-mod control;
+pub mod control;
 mod init;
 mod limits;
 pub mod process;
 pub mod protocol;
 mod root;
+pub mod session;
 mod shim;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
@@ -34,6 +35,7 @@ pub const SHIM: &str = "shim";
 const INSIDE: &str = "inside";
 const INIT: &str = "init";
 const RUN: &str = "run";
+const SESSION: &str = "session";
 
 /// Is what the arguments after [`SHIM`] say. Must be called before the process has any other thread.
 pub fn main(arguments: &[OsString]) -> ExitCode {
@@ -42,6 +44,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         [part, directory] if part == INSIDE => confine::run(Path::new(directory)),
         [part, directory] if part == INIT => init::run(Path::new(directory)),
         [part, program] if part == RUN => init::become_program(program),
+        [part, leader, program, arguments @ ..] if part == SESSION => session::become_program_of_session(leader, program, arguments),
         _ => Err(Failure::Usage),
     };
     match ran {

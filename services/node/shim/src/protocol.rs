@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::process::Process;
+use crate::{process::Process, session::SessionRequest};
 
 /// What is to run, written by the node before it starts the shim.
 pub const PLAN_FILE: &str = "plan.json";
@@ -128,6 +128,10 @@ pub enum Command {
     Kill,
     Reboot {
         grace_ms: u64,
+    },
+    /// Runs a program in the instance. From then on the connection is its session's, and ends with it.
+    Session {
+        request: SessionRequest,
     },
 }
 

@@ -33,6 +33,7 @@ mod records;
 mod recovery;
 mod registration;
 mod reports;
+pub mod session;
 mod settings;
 mod sim_driver;
 mod store;

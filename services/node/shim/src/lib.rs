@@ -18,6 +18,7 @@ mod clock;
 mod confine;
 pub mod console;
 pub mod control;
+pub mod follow;
 mod init;
 mod limits;
 pub mod process;

@@ -9,9 +9,11 @@
 //! What it has stands in a directory: `instances/<id>/` with the plan of the last boot, the shim's state and the
 //! console, and `volumes/<id>/`. A driver that starts finds there what runs, by the shim's number and start time.
 
+mod following;
 mod ids;
 mod images;
 mod keeper;
+mod sessions;
 mod volumes;
 
 use std::{
@@ -37,7 +39,10 @@ use gureum_shim::{
 use tokio::sync::mpsc;
 
 use self::keeper::{Keeper, Order};
-use crate::driver::{Driver, DriverError, Run};
+use crate::{
+    driver::{Driver, DriverError, Run},
+    session::{ConsoleStream, Session, SessionError, Start},
+};
 
 /// Bytes of a console that are answered.
 const CONSOLE_TAIL: usize = 64 << 10;
@@ -203,6 +208,14 @@ impl Driver for ProcessDriver {
     async fn console(&self, record: &NodeInstance) -> Result<Vec<u8>, DriverError> {
         let directory = self.shared.places.instance(record.id);
         console::tail(&directory, CONSOLE_TAIL).map_err(|error| DriverError::Unavailable(format!("{}: {error}", directory.display())))
+    }
+
+    async fn open_session(&self, record: &NodeInstance, start: Start) -> Result<Session, SessionError> {
+        sessions::open(record.id, &self.shared.places.instance(record.id), start).await
+    }
+
+    async fn watch_console(&self, record: &NodeInstance, follow: bool, tail: u64) -> Result<ConsoleStream, SessionError> {
+        Ok(following::console(self.shared.places.instance(record.id), follow, tail))
     }
 
     async fn reports(&self, most: usize) -> Vec<DriverReport> {

@@ -10,12 +10,12 @@ use gureum_model::{
     id::{InstanceId, NodeId},
 };
 use gureum_proto::{
-    common::v1::SessionStart,
+    common::v1::{EndOfInput, SessionStart},
     compute::v1::{self as proto, connect_instance_request::Message as Asked, connect_instance_response::Message as Told},
     node::v1::{self as node, connect_instance_request::Message as ToNode, connect_instance_response::Message as FromNode},
 };
 use gureum_service::{CancellationToken, Error, Peer, error::ending, scope};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::{console, instances::get};
@@ -35,7 +35,7 @@ pub async fn connect_instance(core: &Arc<Core>, mut requests: Streaming<proto::C
     let Some(Asked::Start(start)) = first else { return Err(Error::from(Refusal::missing("start")).into()) };
     let node = node_of_running(core, &start).map_err(Error::from)?;
     let Some((peer, mut client)) = core.fleet.client(node) else { return Err(Error::from(console::away()).into()) };
-    let (fail, failed) = oneshot::channel();
+    let (fail, failed) = mpsc::channel(1);
     let first = node::ConnectInstanceRequest { message: Some(ToNode::Start(start)) };
     let to_node = stream::once(async { first }).chain(relayed(requests, fail));
     let from_node = client.connect_instance(to_node).await.map_err(|status| Status::from(peer.error(status)))?.into_inner();
@@ -58,19 +58,21 @@ fn node_of_running(core: &Core, start: &SessionStart) -> Result<NodeId, Refusal>
     }
 }
 
-/// What a caller sends, for the node. What he breaks off is not ended for it, which would end the program's input.
+/// What a caller sends, for the node. Where he says no more, that is said to the node, which takes the mere end of its
+/// stream for nothing: it comes also where he breaks off, and then the program's input must not seem whole.
 fn relayed(
     requests: Streaming<proto::ConnectInstanceRequest>,
-    fail: oneshot::Sender<Status>,
+    fail: mpsc::Sender<Status>,
 ) -> impl Stream<Item = node::ConnectInstanceRequest> + Send {
-    stream::unfold((requests, fail), |(mut requests, fail)| async {
+    stream::unfold(Some((requests, fail)), |state| async {
+        let (mut requests, fail) = state?;
         match requests.message().await {
-            Ok(Some(request)) => Some((node::ConnectInstanceRequest { message: request.message.map(to_node) }, (requests, fail))),
-            Ok(None) => None,
+            Ok(Some(request)) => Some((node::ConnectInstanceRequest { message: request.message.map(to_node) }, Some((requests, fail)))),
+            Ok(None) => Some((node::ConnectInstanceRequest { message: Some(ToNode::EndOfInput(EndOfInput {})) }, None)),
             Err(status) => {
                 // Where nobody waits for it, the session has ended.
-                let _ = fail.send(status);
-                std::future::pending().await
+                let _ = fail.try_send(status);
+                None
             }
         }
     })
@@ -97,7 +99,7 @@ fn from_node(message: FromNode) -> Told {
 /// A session on its way to its caller. Dropped, it ends on the node.
 struct Session {
     from_node: Streaming<node::ConnectInstanceResponse>,
-    failed: oneshot::Receiver<Status>,
+    failed: mpsc::Receiver<Status>,
     peer: Peer,
     shutdown: CancellationToken,
 }
@@ -106,7 +108,8 @@ impl Session {
     async fn next(mut self) -> Option<(Result<proto::ConnectInstanceResponse, Status>, Option<Self>)> {
         let told = tokio::select! {
             told = self.from_node.message() => told.map_err(|status| Status::from(self.peer.error(status))),
-            Ok(status) = &mut self.failed => Err(status),
+            // None: he has sent all that he will.
+            Some(status) = self.failed.recv() => Err(status),
             () = self.shutdown.cancelled() => Err(ending("connect again")),
         };
         match told {

@@ -99,10 +99,8 @@ async fn hear(mut requests: Streaming<proto::ConnectInstanceRequest>, input: &mp
                 Ok(next) => next,
                 Err(refusal) => return Error::from(refusal).into(),
             },
-            Ok(None) => {
-                let _ = input.send(Input::End).await;
-                return std::future::pending().await;
-            }
+            // What was to be said of its end was said.
+            Ok(None) => return std::future::pending().await,
             Err(status) => return status,
         };
         if input.send(next).await.is_err() {

@@ -122,7 +122,9 @@ async fn carry(
 ) {
     let Ok(writer) = link.get_ref().writer() else { return };
     let (ended, ending) = watch::channel(false);
-    let terminal = ends.errors.is_none();
+    // Its input's end must be nowhere else: it is closed where the input ends.
+    let Ends { input, output, errors } = ends;
+    let terminal = errors.is_none();
     let end = async {
         let told = match told {
             None => next(&mut link).await.into_iter().next(),
@@ -138,19 +140,19 @@ async fn carry(
         }
     };
     let errors = async {
-        if let Some(errors) = &ends.errors {
+        if let Some(errors) = &errors {
             read_all(errors, Output::Stderr, &outputs, ending.clone(), false).await;
         }
     };
     let all = async {
-        let output = read_all(&ends.output, Output::Stdout, &outputs, ending.clone(), terminal);
+        let output = read_all(&output, Output::Stdout, &outputs, ending.clone(), terminal);
         let (last, (), ()) = tokio::join!(end, output, errors);
         // Who does not take it has gone.
         let _ = outputs.send(last).await;
     };
     tokio::select! {
         () = all => {}
-        () = feed(inputs, ends.input.clone(), writer, terminal) => {}
+        () = feed(inputs, input, writer, terminal) => {}
         () = outputs.closed() => {}
     }
 }

@@ -168,14 +168,20 @@ async fn read_all(
     let mut bytes = vec![0; READ];
     loop {
         let ended = *ending.borrow();
-        let read = from.try_io(Interest::READABLE, |file| Ok(rustix::io::read(file, &mut bytes)?));
+        // The kernel is asked, not what was heard of it: that it has something may not have been heard yet.
+        let read = if ended {
+            rustix::io::read(from.get_ref(), &mut bytes).map_err(io::Error::from)
+        } else {
+            from.try_io(Interest::READABLE, |file| Ok(rustix::io::read(file, &mut bytes)?))
+        };
         let read = match read {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && ended && !terminal => return,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && ended => {
                 match tokio::time::timeout(HUNG_UP_WITHIN, from.readable()).await {
-                    Ok(Ok(_)) => continue,
+                    Ok(Ok(mut ready)) => ready.clear_ready(),
                     _ => return,
                 }
+                continue;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 tokio::select! {

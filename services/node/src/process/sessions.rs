@@ -66,7 +66,8 @@ pub async fn open(id: InstanceId, directory: &Path, start: Start) -> Result<Sess
     }
     let mut link = waited_for(lines).map_err(away)?;
     let told = tokio::time::timeout(OPENED_WITHIN, next(&mut link)).await;
-    let earlier = || SessionError::Away(format!("the shim of {id} does not answer; if it was booted by an earlier version, reboot it"));
+    let earlier =
+        || SessionError::Away(format!("the shim of {id} does not answer; if it was booted by an earlier version, stop it and start it"));
     let mut told = told.map_err(|_| earlier())?.into_iter();
     match told.next() {
         Some(SessionTold::Opened) => {}

@@ -165,6 +165,8 @@ fn number(signal: common::SessionSignal) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use gureum_model::id::ResourceId;
+
     use super::*;
 
     fn start(start: common::SessionStart) -> Result<(InstanceId, Start), Refusal> {

@@ -15,7 +15,7 @@ use rustix::{
 };
 
 use crate::{
-    harness::{Deployment, ask},
+    harness::{Deployment, ask, until},
     region::until_state,
     running::{launch, running_region, state, until_console},
 };
@@ -49,7 +49,6 @@ fn succeed(region: &Deployment, arguments: &[&str]) -> String {
 /// The program at a terminal, of which this is the other end.
 struct AtTerminal {
     screen: File,
-    keys: File,
     program: Child,
     before: String,
 }
@@ -61,12 +60,13 @@ impl AtTerminal {
         unlockpt(&ours).unwrap();
         tcsetwinsize(&ours, Winsize { ws_row: 31, ws_col: 97, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
         let theirs = File::from(ioctl_tiocgptpeer(&ours, flags).unwrap());
-        let before = format!("{:?}", tcgetattr(&theirs).unwrap());
+        let before = format!("{:?}", tcgetattr(&ours).unwrap());
         let mut command = gureum(region, arguments);
         command.stdin(theirs.try_clone().unwrap()).stdout(theirs.try_clone().unwrap()).stderr(theirs.try_clone().unwrap());
         let program = command.env("TERM", "vt220").spawn().unwrap();
         let screen = File::from(ours);
-        Self { keys: theirs, screen, program, before }
+        // The program has the only other ends: its own end is seen.
+        Self { screen, program, before }
     }
 
     fn press(&mut self, keys: &str) {
@@ -77,7 +77,7 @@ impl AtTerminal {
         let mut shown = String::new();
         while !shown.contains(text) {
             let mut part = [0; 1024];
-            let count = self.screen.read(&mut part).unwrap();
+            let count = self.screen.read(&mut part).unwrap_or_else(|error| panic!("{error}: no \"{text}\" in {shown}"));
             shown.push_str(&String::from_utf8_lossy(&part[..count]));
         }
         shown
@@ -86,7 +86,7 @@ impl AtTerminal {
     /// Its exit code. The terminal is as it was, whatever happened.
     fn end(mut self) -> i32 {
         let code = self.program.wait().unwrap().code().unwrap();
-        assert_eq!(format!("{:?}", tcgetattr(&self.keys).unwrap()), self.before, "the terminal is not as it was");
+        assert_eq!(format!("{:?}", tcgetattr(&self.screen).unwrap()), self.before, "the terminal is not as it was");
         code
     }
 }
@@ -161,7 +161,12 @@ async fn programs_run_in_an_instance_files_go_in_and_out_and_its_console_is_foll
     region.kill("node-a");
     assert_eq!(shell.end(), 1);
     region.restart("node-a");
-    until_state(&door, &id, InstanceState::Running).await;
+    // Compute may not have heard yet that it is back.
+    until("a session after the node is back", async || match run(&region, &["connect", &id, "--", "true"]) {
+        output if output.status.success() => Ok(()),
+        output => Err(text(&output.stderr)),
+    })
+    .await;
     assert_eq!(state(&region, &id), before, "it is another");
     let _ = (following.kill(), following.wait());
 

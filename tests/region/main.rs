@@ -24,6 +24,7 @@ mod region;
 mod repeatable;
 mod running;
 mod security_recovery;
+mod sessions;
 mod steps;
 mod stored_forms;
 mod traces;

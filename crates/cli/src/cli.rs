@@ -20,12 +20,14 @@ use crate::{
   gureum up                                            start a region
   gureum launch --image 'al2023-*' --type t3.micro --name web --wait
   gureum ps                                            what runs
+  gureum connect web                                   a shell in it
   gureum eip associate $(gureum eip allocate -o id) web
   gureum events --follow                               what happens
   gureum terminate web
 
 The region is found at --endpoint or GUREUM_ENDPOINT, the access key, where one is demanded, in
-GUREUM_ACCESS_KEY as ID:SECRET. Exit codes: 0 done, 1 refused, 2 wrong usage, 3 no region answers."
+GUREUM_ACCESS_KEY as ID:SECRET. Exit codes: 0 done, 1 refused, 2 wrong usage, 3 no region answers; of connect
+that of the program."
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -54,6 +56,9 @@ enum Command {
     Unprotect(verbs::attribute::UnprotectArgs),
     Resize(verbs::attribute::ResizeArgs),
     Console(verbs::console::Args),
+    Logs(verbs::logs::Args),
+    Connect(verbs::connect::Args),
+    Cp(verbs::cp::Args),
     Eip(verbs::eip::Args),
     Sg(verbs::sg::Args),
     Keys(verbs::keys::Args),
@@ -125,6 +130,9 @@ impl Command {
             Self::Unprotect(args) => verbs::attribute::unprotect(args, client, out).await,
             Self::Resize(args) => verbs::attribute::resize(args, client, out).await,
             Self::Console(args) => verbs::console::run(args, client, out).await,
+            Self::Logs(args) => verbs::logs::run(args, client, out).await,
+            Self::Connect(args) => verbs::connect::run(args, client, out).await,
+            Self::Cp(args) => verbs::cp::run(args, client, out).await,
             Self::Eip(args) => verbs::eip::run(args, client, out).await,
             Self::Sg(args) => verbs::sg::run(args, client, out).await,
             Self::Keys(args) => verbs::keys::run(args, client, out).await,
@@ -232,6 +240,9 @@ mod tests {
             "unprotect",
             "resize",
             "console",
+            "logs",
+            "connect",
+            "cp",
             "eip",
             "sg",
             "keys",

@@ -38,6 +38,9 @@ pub enum Failure {
     /// The reader of standard output is gone, as `head` is when it has enough. No fault.
     #[error("standard output is closed")]
     Closed,
+    /// A program in an instance ended so; it has said itself what there is to say.
+    #[error("the program ended with exit code {0}")]
+    Exit(u8),
 }
 
 impl Failure {
@@ -83,7 +86,7 @@ impl Failure {
         match self {
             Self::Refused(status) => status.get_details_error_info().map(|info| info.reason),
             Self::NotFound { reason, .. } => Some((*reason).to_owned()),
-            Self::NotReached(_) | Self::Usage(_) | Self::Broken(_) | Self::Closed => None,
+            Self::NotReached(_) | Self::Usage(_) | Self::Broken(_) | Self::Closed | Self::Exit(_) => None,
             Self::Unreachable { .. } | Self::OtherScheme { .. } => None,
         }
     }
@@ -92,6 +95,7 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Closed => ExitCode::SUCCESS,
+            Self::Exit(code) => ExitCode::from(*code),
             Self::Refused(_) | Self::NotFound { .. } | Self::NotReached(_) | Self::Broken(_) => ExitCode::from(1),
             Self::Usage(_) => ExitCode::from(2),
             Self::Unreachable { .. } | Self::OtherScheme { .. } => ExitCode::from(3),
@@ -111,7 +115,7 @@ impl Failure {
             }
             Self::Unreachable { .. } => text.push_str("\n  start one with `gureum up`, or name one with --endpoint or GUREUM_ENDPOINT"),
             Self::NotFound { .. } | Self::NotReached(_) | Self::Usage(_) => {}
-            Self::OtherScheme { .. } | Self::Broken(_) | Self::Closed => {}
+            Self::OtherScheme { .. } | Self::Broken(_) | Self::Closed | Self::Exit(_) => {}
         }
         text
     }
@@ -147,6 +151,7 @@ impl Failure {
             Self::Unreachable { .. } | Self::OtherScheme { .. } => "UNREACHABLE",
             Self::Broken(_) => "BROKEN",
             Self::Closed => "OUTPUT_CLOSED",
+            Self::Exit(_) => "PROGRAM_ENDED",
         }
         .to_owned()
     }

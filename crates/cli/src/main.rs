@@ -2,6 +2,7 @@
 
 mod cli;
 mod client;
+mod copy;
 mod details;
 mod failure;
 mod list;
@@ -12,7 +13,9 @@ mod resolve;
 mod rule;
 #[cfg(feature = "region")]
 mod serve;
+mod session;
 mod table;
+mod terminal;
 mod time;
 #[cfg(feature = "region")]
 mod up;
@@ -63,7 +66,7 @@ async fn run(cli: Cli) -> ExitCode {
     let out = Output::new(cli.output);
     match cli.run(&out).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::Closed) => Failure::Closed.exit_code(),
+        Err(failure @ (Failure::Closed | Failure::Exit(_))) => failure.exit_code(),
         Err(failure) => {
             out.failure(&failure);
             failure.exit_code()

@@ -118,6 +118,14 @@ impl Output {
         })
     }
 
+    /// Bytes as they are, for standard error.
+    pub fn write_error_bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
+        io::stderr().lock().write_all(bytes).map_err(|error| match error.kind() {
+            ErrorKind::BrokenPipe => Failure::Closed,
+            _ => Failure::Broken(format!("cannot write to standard error: {error}")),
+        })
+    }
+
     /// A remark for the person who waits. Programs do not see it.
     pub fn remark(&self, text: &str) {
         if self.is_table() {

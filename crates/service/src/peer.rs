@@ -32,6 +32,7 @@ use crate::{
     error::Error,
     faults::{Fault, FaultKind, Faults, exit},
     sequences::{READ_AFTER_HEADER, Sequences},
+    server::{CONNECTION_WINDOW, STREAM_WINDOW},
 };
 
 /// Time a connection may take. Peers are on this host or near it.
@@ -78,6 +79,7 @@ impl Peer {
                 let path = Arc::new(path.clone());
                 // The address of an HTTP request needs a host; a Unix socket has none.
                 let endpoint = Endpoint::from_static("http://gureum").connect_timeout(CONNECT_TIMEOUT);
+                let endpoint = endpoint.initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW);
                 endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
                     let path = path.clone();
                     async move { UnixStream::connect(&*path).await.map(TokioIo::new) }
@@ -87,6 +89,8 @@ impl Peer {
                 let mut endpoint = Endpoint::from_shared(format!("https://{address}"))
                     .map_err(invalid)?
                     .connect_timeout(CONNECT_TIMEOUT)
+                    .initial_stream_window_size(STREAM_WINDOW)
+                    .initial_connection_window_size(CONNECTION_WINDOW)
                     .tcp_nodelay(true);
                 if let Some(tls) = tls {
                     endpoint = endpoint.tls_config(client_tls(tls)?).map_err(invalid)?;

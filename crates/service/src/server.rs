@@ -44,6 +44,13 @@ use crate::{
 /// connections; beyond this it opens another or waits.
 const MAX_STREAMS_PER_CONNECTION: u32 = 4_096;
 
+/// Bytes of one call that may wait unread, in each direction: HTTP/2's flow control stops the sender beyond it.
+pub(crate) const STREAM_WINDOW: u32 = 256 << 10;
+
+/// Bytes that may wait unread on one connection: as many as all its calls may have. Callers share the connections between
+/// services, and with less a few who do not read what they asked for would stop all others.
+pub(crate) const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS_PER_CONNECTION;
+
 /// How often a quiet connection is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -300,6 +307,8 @@ impl Serving {
         let mut server = Server::builder()
             .accept_http1(true)
             .max_concurrent_streams(Some(MAX_STREAMS_PER_CONNECTION))
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keepalive_interval(Some(KEEPALIVE));
         if let (Listen::Tcp(_), Some(tls)) = (&self.listen, &self.tls) {
             let unusable = |faults| ConfigError { faults };

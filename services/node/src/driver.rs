@@ -15,6 +15,8 @@ use async_trait::async_trait;
 use gureum_model::id::InstanceId;
 use gureum_node_domain::{BootSpec, Capabilities, DriverReport, FaultError, Found, InstanceSpec, NodeInstance, Usage, sim::Fault};
 
+use crate::session::{ConsoleStream, Session, SessionError, Start};
+
 /// One run of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
@@ -70,6 +72,28 @@ pub trait Driver: Send + Sync + 'static {
 
     /// The end of an instance's console: at most 64 KiB. Also of one that is off.
     async fn console(&self, record: &NodeInstance) -> Result<Vec<u8>, DriverError>;
+
+    /// Runs a program in an instance that is up, for whoever asked, until it ends or he lets the session go.
+    async fn open_session(&self, record: &NodeInstance, start: Start) -> Result<Session, SessionError> {
+        let _ = (record, start);
+        Err(SessionError::NothingExecutes { driver: self.capabilities().driver.as_str() })
+    }
+
+    /// Reads an instance's console, from so many bytes before its end on (0: from the oldest that is kept), and what is added
+    /// to it where it is to be followed. Where nothing executes there is only what [`Driver::console`] tells.
+    async fn watch_console(&self, record: &NodeInstance, follow: bool, tail: u64) -> Result<ConsoleStream, SessionError> {
+        if follow {
+            return Err(SessionError::NothingExecutes { driver: self.capabilities().driver.as_str() });
+        }
+        let mut output = self.console(record).await.map_err(|error| SessionError::Away(error.to_string()))?;
+        if let Some(more) = usize::try_from(tail).ok().filter(|tail| *tail > 0).and_then(|tail| output.len().checked_sub(tail)) {
+            output.drain(..more);
+        }
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        // There is room for one.
+        let _ = sender.try_send(Ok(output));
+        Ok(receiver)
+    }
 
     /// Waits until something happened and answers it, in order: 1 to `most` reports.
     ///

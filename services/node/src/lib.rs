@@ -37,6 +37,7 @@ mod records;
 mod recovery;
 mod registration;
 mod reports;
+pub mod session;
 mod settings;
 mod sim_driver;
 mod store;

@@ -21,6 +21,8 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         "SettleInterfaceAttachments",
         "no driver has anything to plug: network settles an attachment in the commit that makes it, so this call never comes to be made",
     ),
+    ("compute", "ConnectInstance", "a session lasts as long as its caller listens: nothing of it is kept, nothing is to be made up for"),
+    ("compute", "WatchConsole", "a stream that tells and changes nothing"),
     ("compute", "Watch", "no call: the word is that of `Network::watch`, which calls WatchAll"),
     ("node", "WatchAll", "only a node whose driver has connections to decide on follows security; these tests' nodes are simulated"),
     ("gateway", "Watch", "no call of these services: the word is that of a service's health, whose stream `door` tries"),

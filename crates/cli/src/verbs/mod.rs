@@ -3,7 +3,9 @@
 pub mod attribute;
 pub mod clock;
 pub mod completion;
+pub mod connect;
 pub mod console;
+pub mod cp;
 pub mod describe;
 pub mod eip;
 pub mod events;
@@ -13,6 +15,7 @@ pub mod instance;
 pub mod interfaces;
 pub mod keys;
 pub mod launch;
+pub mod logs;
 mod marketplace;
 pub mod power;
 pub mod prefix_lists;

@@ -46,7 +46,7 @@ pub async fn get_console_output(
 }
 
 /// What was last read, as it is now: the instance may have been forgotten since.
-fn kept(core: &Core, id: InstanceId) -> Option<Console> {
+pub fn kept(core: &Core, id: InstanceId) -> Option<Console> {
     core.read().consoles.get(&InstanceRow::list_key(&scope(), id)).map(|row| row.record.0.clone())
 }
 
@@ -63,6 +63,7 @@ async fn keep(core: &Core, id: InstanceId, answer: &node::GetConsoleOutputRespon
     Some(console)
 }
 
-fn away() -> Refusal {
+/// The instance's node is away, or not known to this process yet.
+pub fn away() -> Refusal {
     Refusal::new(gureum_model::RefusalKind::Unavailable, "ServiceUnavailable", "the instance's node is not heard of; try again")
 }

@@ -4,6 +4,7 @@
 
 mod account;
 mod attributes;
+mod connect;
 mod console;
 mod image_attributes;
 mod images;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use gureum_proto::compute::v1 as proto;
 use gureum_proto::compute::v1::{compute_peer_service_server::ComputePeerService, compute_service_server::ComputeService};
 use gureum_service::watch::WatchStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::core::Core;
 
@@ -37,12 +38,14 @@ pub struct Api(pub Arc<Core>);
 macro_rules! delegate {
     ($service:ident, $stream:ident of $message:ident by $watch:ident($watch_request:ident) in $watch_module:ident {
         $($name:ident($request:ident) -> $response:ident in $module:ident;)*
-    }) => {
+    } $(and { $($more:tt)* })?) => {
         #[tonic::async_trait]
         impl $service for Api {
             $(async fn $name(&self, request: Request<proto::$request>) -> Result<Response<proto::$response>, Status> {
                 Ok(Response::new($module::$name(&self.0, request.into_inner()).await?))
             })*
+
+            $($($more)*)?
 
             type $stream = WatchStream<proto::$message>;
 
@@ -99,6 +102,20 @@ delegate! { ComputeService, WatchStream of WatchResponse by watch(WatchRequest) 
     create_tags(CreateTagsRequest) -> CreateTagsResponse in tags;
     delete_tags(DeleteTagsRequest) -> DeleteTagsResponse in tags;
     describe_tags(DescribeTagsRequest) -> DescribeTagsResponse in tags;
+} and {
+    type WatchConsoleStream = connect::WatchConsoleStream;
+    type ConnectInstanceStream = connect::ConnectStream;
+
+    async fn watch_console(&self, request: Request<proto::WatchConsoleRequest>) -> Result<Response<Self::WatchConsoleStream>, Status> {
+        Ok(Response::new(connect::watch_console(&self.0, request.into_inner()).await?))
+    }
+
+    async fn connect_instance(
+        &self,
+        request: Request<Streaming<proto::ConnectInstanceRequest>>,
+    ) -> Result<Response<Self::ConnectInstanceStream>, Status> {
+        Ok(Response::new(connect::connect_instance(&self.0, request.into_inner()).await?))
+    }
 } }
 
 delegate! { ComputePeerService, WatchAllStream of WatchAllResponse by watch_all(WatchAllRequest) in watch {

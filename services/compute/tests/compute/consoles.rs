@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use gureum_model::{ClockSetting, Timestamp};
 use gureum_proto::{
+    common::v1::SessionStart,
     compute::v1::{self as proto, InstanceState},
     node::v1 as node,
 };
@@ -127,4 +128,27 @@ async fn stored(region: &Region) -> BTreeSet<String> {
     };
     engine.load(&mut note).unwrap();
     stored
+}
+
+#[tokio::test]
+async fn who_connects_is_told_what_does_not_run_and_what_executes_nothing() {
+    let region = Region::start(Options { zones: "a", ..Options::default() }).await;
+    let id = region.running().await.instance_id;
+    let connect = async |id: &str| {
+        let start = SessionStart { instance_id: id.to_owned(), ..Default::default() };
+        let first = proto::ConnectInstanceRequest { message: Some(proto::connect_instance_request::Message::Start(start)) };
+        region.compute().connect_instance(tokio_stream::once(first)).await
+    };
+    assert_eq!(reason(&connect(&id).await.unwrap_err()), "UnsupportedOperation");
+    assert_eq!(reason(&connect("i-0000000000000dead").await.unwrap_err()), "InvalidInstanceID.NotFound");
+    assert_eq!(reason(&connect("web").await.unwrap_err()), "InvalidInstanceID.Malformed");
+    assert_eq!(reason(&region.compute().connect_instance(tokio_stream::empty()).await.unwrap_err()), "MissingParameter");
+    end(&region, &id).await;
+    assert_eq!(reason(&connect(&id).await.unwrap_err()), "IncorrectInstanceState");
+    // What it wrote is told also when its node has forgotten it.
+    until_forgotten(&region).await;
+    let asked = proto::WatchConsoleRequest { instance_id: id.clone(), follow: true, tail_bytes: 0 };
+    let mut stream = region.compute().watch_console(asked).await.unwrap().into_inner();
+    assert_eq!(stream.message().await.unwrap().unwrap().output, read(&region, &id).await.unwrap().output);
+    assert_eq!(stream.message().await.unwrap(), None);
 }

@@ -11,7 +11,7 @@ use crate::protocol::CONSOLE_FILE;
 /// Bytes at which the file is put aside.
 const PART: u64 = 4 << 20;
 /// Files that are put aside; the oldest goes.
-const PARTS: u32 = 4;
+pub(crate) const PARTS: u32 = 4;
 
 /// The console's file.
 pub struct Console {
@@ -73,7 +73,7 @@ fn end_of(path: &Path, most: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn part(path: &Path, number: u32) -> PathBuf {
+pub(crate) fn part(path: &Path, number: u32) -> PathBuf {
     path.with_file_name(format!("{CONSOLE_FILE}.{number}"))
 }
 

@@ -32,7 +32,9 @@ use crate::{
     limits,
     network::Network,
     protocol::{LimitedBy, Plan},
-    root, ssh,
+    root,
+    session::{Exit, Inside, SessionRequest, SessionTold},
+    ssh,
 };
 
 /// What the shim tells process 1, as a line.
@@ -49,6 +51,20 @@ pub enum Order {
     },
     /// Everything gets SIGTERM, and the instance ends when nothing runs any more.
     Shutdown,
+    /// A program is to be run for somebody; what is told of it has this number.
+    OpenSession {
+        number: u64,
+        request: SessionRequest,
+    },
+    /// A session's processes get a signal, by its number.
+    SignalSession {
+        number: u64,
+        signal: i32,
+    },
+    /// Whoever asked for a session has gone.
+    HangUp {
+        number: u64,
+    },
 }
 
 /// What process 1 tells the shim, as a line.
@@ -70,6 +86,12 @@ pub enum Told {
     PowerOff,
     /// The instance wants to come up again.
     Reboot,
+    /// What came of a session; so many open files go with it.
+    Session {
+        number: u64,
+        told: SessionTold,
+        files: usize,
+    },
 }
 
 /// What is written to the console for the machine itself.
@@ -112,7 +134,8 @@ pub fn run(_: &Path) -> Result<ExitCode, Failure> {
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).doing(|| "taking signals".into())?;
     let stream: OwnedFd = std::io::stdin().as_fd().try_clone_to_owned().doing(|| "taking the shim's stream".into())?;
     let mut shim = Lines::new(UnixStream::from(stream)).doing(|| "taking the shim's stream".into())?;
-    let mut boot = None;
+    let mut boot: Option<Boot> = None;
+    let mut sessions = Inside::default();
     loop {
         let mut waited = [PollFd::new(shim.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         match poll(&mut waited, PollTimeout::NONE) {
@@ -134,7 +157,16 @@ pub fn run(_: &Path) -> Result<ExitCode, Failure> {
                     }
                 },
                 Order::Mapped { .. } => {}
-                Order::Shutdown => return shut_down(),
+                Order::Shutdown => {
+                    sessions.hang_all_up();
+                    return shut_down();
+                }
+                Order::OpenSession { number, request } => {
+                    let environment = boot.as_ref().map_or(&[][..], |boot| &boot.environment);
+                    sessions.open(number, &request, environment, &mut shim);
+                }
+                Order::SignalSession { number, signal } => sessions.signal(number, signal),
+                Order::HangUp { number } => sessions.hang_up(number),
             }
         }
         while let Ok(Some(signal)) = signals.read_signal() {
@@ -144,9 +176,10 @@ pub fn run(_: &Path) -> Result<ExitCode, Failure> {
                 _ => {}
             }
         }
-        while let Some((pid, code)) = reap(Some(WaitPidFlag::WNOHANG)) {
+        while let Some((pid, exit)) = reap(Some(WaitPidFlag::WNOHANG)) {
+            sessions.ended(pid, exit, &mut shim);
             if let Some(boot) = &mut boot {
-                boot.ended(pid, code, &mut shim);
+                boot.ended(pid, exit.code, &mut shim);
             }
         }
         if let Some(boot) = &mut boot {
@@ -240,12 +273,15 @@ fn tell(script: Script, code: i32, shim: &mut Lines) {
     }
 }
 
-/// One process that has ended, and its exit code. None: none has, or with no flags, there is none left.
-fn reap(flags: Option<WaitPidFlag>) -> Option<(Pid, i32)> {
+/// One process that has ended, and how. None: none has, or with no flags, there is none left.
+fn reap(flags: Option<WaitPidFlag>) -> Option<(Pid, Exit)> {
     loop {
         match waitpid(Pid::from_raw(-1), flags) {
-            Ok(WaitStatus::Exited(pid, code)) => return Some((pid, code)),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => return Some((pid, BY_SIGNAL + signal as i32)),
+            Ok(WaitStatus::Exited(pid, code)) => return Some((pid, Exit { code, signal: None })),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                let signal = signal as i32;
+                return Some((pid, Exit { code: BY_SIGNAL + signal, signal: Some(signal) }));
+            }
             Ok(WaitStatus::StillAlive) => return None,
             Ok(_) | Err(Errno::EINTR) => {}
             Err(_) => return None,

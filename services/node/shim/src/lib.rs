@@ -17,13 +17,15 @@
 mod clock;
 mod confine;
 pub mod console;
-mod control;
+pub mod control;
+pub mod follow;
 mod init;
 mod limits;
 pub mod network;
 pub mod process;
 pub mod protocol;
 mod root;
+pub mod session;
 mod shim;
 pub mod ssh;
 
@@ -37,6 +39,7 @@ const INSIDE: &str = "inside";
 const INIT: &str = "init";
 const RUN: &str = "run";
 const SSHD: &str = "sshd";
+const SESSION: &str = "session";
 
 /// Is what the arguments after [`SHIM`] say. Must be called before the process has any other thread.
 pub fn main(arguments: &[OsString]) -> ExitCode {
@@ -46,6 +49,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         [part, directory] if part == INIT => init::run(Path::new(directory)),
         [part, ids] if part == SSHD => ssh::become_server(ids),
         [part, program] if part == RUN => init::become_program(program),
+        [part, leader, program, arguments @ ..] if part == SESSION => session::become_program_of_session(leader, program, arguments),
         _ => Err(Failure::Usage),
     };
     match ran {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     network::Network,
     process::Process,
+    session::SessionRequest,
     ssh::Login,
 };
 
@@ -155,6 +156,10 @@ pub enum Command {
     /// The rules of all its interfaces from now on, in place of those before.
     Rules {
         interfaces: Vec<InterfaceRules>,
+    },
+    /// Runs a program in the instance. From then on the connection is its session's, and ends with it.
+    Session {
+        request: SessionRequest,
     },
 }
 

@@ -126,8 +126,11 @@ fn touch(name: &str) -> io::Result<()> {
 
 /// What is the machine's own in the root volume, written at every boot; what a user may have changed is left alone.
 fn files(plan: &Plan) -> io::Result<()> {
+    // What a person at a terminal edits lines in, where there is one.
+    let shell = if Path::new("bin/bash").exists() { "/bin/bash" } else { "/bin/sh" };
+    let passwd = format!("root:x:0:0:root:/root:{shell}\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n");
     let once = [
-        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"),
+        ("etc/passwd", passwd.as_str()),
         ("etc/group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"),
         ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
     ];

@@ -34,6 +34,7 @@ use crate::{
     protocol::{
         self, CONTROL_SOCKET, InterfaceRules, OffReason, PLAN_FILE, Plan, RULES_FILE, STATE_FILE, State, Status, read_json, write_json,
     },
+    session,
 };
 
 /// How long an instance may take to end when the host ends.
@@ -61,6 +62,7 @@ struct Shim {
     state: State,
     console: Console,
     followers: Vec<Lines>,
+    sessions: session::Table,
     running: Option<Running>,
     forwarder: Forwarder,
     /// Which connections it lets pass; none until a node has said so.
@@ -100,7 +102,7 @@ pub fn run(directory: &Path) -> Result<ExitCode, Failure> {
         stuck_ports: Vec::new(),
     };
     let forwarder = Forwarder::start(plan.network.clone()).doing(|| "starting the forwarder".into())?;
-    let mut shim = Shim { plan, state, console, followers: Vec::new(), running: None, rules: None, forwarder };
+    let mut shim = Shim { plan, state, console, followers: Vec::new(), sessions: session::Table::default(), running: None, rules: None, forwarder };
     shim.plan.notes.iter().for_each(|note| shim.console.note(note));
     shim.save();
     // To the node that started it: it can be asked now.
@@ -142,6 +144,7 @@ impl Shim {
         let mut waited = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         waited.push(PollFd::new(self.forwarder.reports.as_fd(), PollFlags::POLLIN));
         waited.extend(self.followers.iter().map(|follower| PollFd::new(follower.as_fd(), PollFlags::POLLIN)));
+        waited.extend(self.sessions.clients().map(|client| PollFd::new(client, PollFlags::POLLIN)));
         waited.extend(parent.map(|parent| PollFd::new(parent.as_fd(), PollFlags::POLLIN)));
         let mut timeout = PollTimeout::NONE;
         if let Some(running) = &self.running {
@@ -212,15 +215,23 @@ impl Shim {
     fn obey(&mut self) {
         let mut commands = Vec::new();
         let state = &self.state;
-        self.followers.retain_mut(|follower| {
-            let Some(read) = follower.read::<protocol::Command>() else { return false };
+        for mut follower in std::mem::take(&mut self.followers) {
+            let Some(mut read) = follower.read::<protocol::Command>() else { continue };
+            if let Some(protocol::Command::Session { request }) = read.pop_if(|last| matches!(last, protocol::Command::Session { .. })) {
+                let up = self.running.as_mut().filter(|_| state.status == Status::Up);
+                self.sessions.begin(follower, request, up.map(|running| &mut running.init));
+                continue;
+            }
             let asked = read.contains(&protocol::Command::Follow);
             commands.extend(read);
-            !asked || follower.write(state)
-        });
+            if !asked || follower.write(state) {
+                self.followers.push(follower);
+            }
+        }
+        self.sessions.obey(self.running.as_mut().map(|running| &mut running.init));
         for command in commands {
             match command {
-                protocol::Command::Follow => {}
+                protocol::Command::Follow | protocol::Command::Session { .. } => {}
                 protocol::Command::Stop { grace_ms } => self.stop(Duration::from_millis(grace_ms), false),
                 protocol::Command::Reboot { grace_ms } => self.stop(Duration::from_millis(grace_ms), true),
                 protocol::Command::Kill => self.kill(),
@@ -277,6 +288,7 @@ impl Shim {
             self.console.write(&bytes[..count]);
         }
         let told = running.init.read::<Told>().unwrap_or_default();
+        let mut files = running.init.take_files();
         for told in told {
             match told {
                 Told::Unshared => self.map(),
@@ -291,6 +303,7 @@ impl Shim {
                 }
                 Told::PowerOff => self.shut_itself_down(false),
                 Told::Reboot => self.shut_itself_down(true),
+                Told::Session { number, told, files: count } => self.sessions.told(number, &told, &mut files, count),
             }
         }
     }
@@ -357,6 +370,7 @@ impl Shim {
             self.console.write(&bytes[..count]);
         }
         let (again, by_itself) = (running.again, running.by_itself);
+        self.sessions.close(if again { "the instance restarts" } else { "the instance ended" });
         self.running = None;
         self.state.init = None;
         self.forwarder.order(forward::Order::Off);

@@ -3,6 +3,7 @@
 mod faults;
 mod instances;
 mod read;
+mod sessions;
 pub mod show;
 pub mod usage;
 
@@ -51,6 +52,8 @@ fn answer<T>(result: Result<T, Error>) -> Answer<T> {
 impl NodeService for Api {
     type WatchInstancesStream = WatchStream<proto::WatchInstancesResponse>;
     type WatchUsageStream = UsageStream;
+    type WatchConsoleStream = sessions::WatchConsoleStream;
+    type ConnectInstanceStream = sessions::ConnectStream;
 
     async fn apply_instances(&self, request: Request<proto::ApplyInstancesRequest>) -> Answer<proto::ApplyInstancesResponse> {
         answer(instances::apply_all(&self.records, request.into_inner()).await)
@@ -93,6 +96,17 @@ impl NodeService for Api {
         let output =
             self.driver.console(&row).await.map_err(|error| Error::Internal(format!("reading the console of {}: {error}", row.id)))?;
         Ok(Response::new(proto::GetConsoleOutputResponse { output, time: Some(wire::timestamp(self.clock.now())) }))
+    }
+
+    async fn watch_console(&self, request: Request<proto::WatchConsoleRequest>) -> Answer<Self::WatchConsoleStream> {
+        answer(sessions::watch_console(self, request.into_inner()).await)
+    }
+
+    async fn connect_instance(
+        &self,
+        request: Request<tonic::Streaming<proto::ConnectInstanceRequest>>,
+    ) -> Answer<Self::ConnectInstanceStream> {
+        Ok(Response::new(sessions::connect(self, request.into_inner()).await?))
     }
 
     async fn watch_usage(&self, request: Request<proto::WatchUsageRequest>) -> Answer<Self::WatchUsageStream> {

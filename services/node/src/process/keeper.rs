@@ -316,7 +316,7 @@ async fn next(link: &mut Option<Link>) -> Option<State> {
 }
 
 /// Connects to a socket whose path may be longer than a socket's may be: by way of its directory.
-async fn connect(path: &std::path::Path) -> io::Result<UnixStream> {
+pub async fn connect(path: &std::path::Path) -> io::Result<UnixStream> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Err(io::ErrorKind::InvalidInput.into()) };
     let directory = std::fs::File::open(directory)?;
     let short = format!("/proc/self/fd/{}/{}", std::os::fd::AsRawFd::as_raw_fd(&directory), name.to_string_lossy());

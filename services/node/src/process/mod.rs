@@ -10,10 +10,12 @@
 //! console, and `volumes/<id>/`. A driver that starts finds there what runs, by the shim's number and start time.
 
 mod connection;
+mod following;
 mod ids;
 mod images;
 mod keeper;
 mod rules;
+mod sessions;
 mod volumes;
 
 use std::{
@@ -46,6 +48,7 @@ use self::{
 use crate::{
     driver::{Driver, DriverError, Run},
     firewall::Groups,
+    session::{ConsoleStream, Session, SessionError, Start},
 };
 
 /// Bytes of a console that are answered.
@@ -218,6 +221,14 @@ impl Driver for ProcessDriver {
     async fn console(&self, record: &NodeInstance) -> Result<Vec<u8>, DriverError> {
         let directory = self.shared.places.instance(record.id);
         console::tail(&directory, CONSOLE_TAIL).map_err(|error| DriverError::Unavailable(format!("{}: {error}", directory.display())))
+    }
+
+    async fn open_session(&self, record: &NodeInstance, start: Start) -> Result<Session, SessionError> {
+        sessions::open(record.id, &self.shared.places.instance(record.id), start).await
+    }
+
+    async fn watch_console(&self, record: &NodeInstance, follow: bool, tail: u64) -> Result<ConsoleStream, SessionError> {
+        Ok(following::console(self.shared.places.instance(record.id), follow, tail))
     }
 
     async fn reports(&self, most: usize) -> Vec<DriverReport> {

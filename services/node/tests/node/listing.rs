@@ -1,6 +1,9 @@
 //! What is listed, printed and used.
 
-use gureum_proto::{common::v1::Filter, node::v1::*};
+use gureum_proto::{
+    common::v1::{Filter, SessionStart},
+    node::v1::*,
+};
 use tonic::Code;
 
 use crate::support::{Setup, id, reason, run};
@@ -83,6 +86,33 @@ async fn the_console_says_that_nothing_ran_and_is_there_after_a_stop() {
     node.until(1, ObservedState::Stopped).await;
     let console = String::from_utf8(read(1).await.unwrap().into_inner().output).unwrap();
     assert!(console.contains("Power down"), "{console}");
+}
+
+#[tokio::test]
+async fn where_nothing_executes_there_is_no_session_and_no_console_to_follow() {
+    let node = Setup::new().start().await;
+    node.apply(vec![run(1, "#!/bin/sh\necho hello\n")]).await;
+    node.until(1, ObservedState::Running).await;
+    let connect = async |number| {
+        let start = SessionStart { instance_id: id(number), ..Default::default() };
+        let first = ConnectInstanceRequest { message: Some(connect_instance_request::Message::Start(start)) };
+        node.client().connect_instance(tokio_stream::once(first)).await
+    };
+    assert_eq!(reason(connect(1).await), (Code::Unimplemented, "UnsupportedOperation".into()));
+    assert_eq!(reason(connect(2).await), (Code::NotFound, "InvalidInstanceID.NotFound".into()));
+    let nothing = node.client().connect_instance(tokio_stream::empty()).await;
+    assert_eq!(reason(nothing), (Code::InvalidArgument, "MissingParameter".into()));
+    let watch = async |follow, tail_bytes| {
+        let asked = WatchConsoleRequest { instance_id: id(1), follow, tail_bytes };
+        node.client().watch_console(asked).await
+    };
+    assert_eq!(reason(watch(true, 0).await), (Code::Unimplemented, "UnsupportedOperation".into()));
+    let mut whole = watch(false, 0).await.unwrap().into_inner();
+    let told = whole.message().await.unwrap().unwrap().output;
+    assert!(String::from_utf8_lossy(&told).contains("NOT executed"));
+    assert_eq!(whole.message().await.unwrap(), None);
+    let end = watch(false, 10).await.unwrap().into_inner().message().await.unwrap().unwrap().output;
+    assert!(end.len() == 10 && told.ends_with(&end));
 }
 
 #[tokio::test]

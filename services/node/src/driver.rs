@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gureum_model::id::InstanceId;
+use gureum_model::id::{InstanceId, SnapshotId, VolumeId};
 use gureum_node_domain::{BootSpec, Capabilities, DriverReport, FaultError, Found, InstanceSpec, NodeInstance, Usage, sim::Fault};
 
 /// One run of an instance.
@@ -21,6 +21,24 @@ pub struct Run {
     pub id: InstanceId,
     /// Which boot it is: a driver leaves a later one alone.
     pub boot: u64,
+}
+
+/// Work on what instances have or had, that no instance does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum DiskTask {
+    CreateVolume {
+        volume: VolumeId,
+        snapshot: SnapshotId,
+        size_gib: u32,
+    },
+    DeleteVolume(VolumeId),
+    CreateSnapshot {
+        snapshot: SnapshotId,
+        volume: VolumeId,
+        /// Where the volume is not there, it is empty.
+        may_be_unused: bool,
+    },
+    DeleteSnapshot(SnapshotId),
 }
 
 /// Why a driver did not accept a call.
@@ -80,6 +98,13 @@ pub trait Driver: Send + Sync + 'static {
     /// Whether no report is due or being recorded. Virtual time waits for it.
     fn is_idle(&self) -> bool {
         true
+    }
+
+    /// Works on a volume or snapshot, and answers whether that is done. What is not is asked for again; what was done is
+    /// done. A driver that keeps no files has nothing to do.
+    async fn work(&self, task: DiskTask) -> Result<bool, DriverError> {
+        let _ = task;
+        Ok(true)
     }
 
     /// Makes something go wrong, for tests.

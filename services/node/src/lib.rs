@@ -35,6 +35,7 @@ mod registration;
 mod reports;
 mod settings;
 mod sim_driver;
+mod snapshots;
 mod store;
 
 use std::{ffi::OsString, sync::Arc};
@@ -81,7 +82,8 @@ fn process_driver(config: &ServiceConfig<Settings>, clock: Clock) -> Result<Proc
     if clock.is_virtual() {
         return Err(refused("programs run in real time: the process driver needs a clock that is not virtual".into()));
     }
-    ProcessDriver::new(&directory, volatile, clock).map_err(|error| refused(format!("{}: {error}", directory.display())))
+    let storage = config.settings.storage.clone().unwrap_or_else(|| directory.clone());
+    ProcessDriver::new(&directory, &storage, volatile, clock).map_err(|error| refused(format!("{}: {error}", directory.display())))
 }
 
 async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: Ready) -> Result<(), StartError> {

@@ -1,6 +1,6 @@
 //! What only a node is told.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use gureum_model::scope::ZONE_LETTERS;
 use gureum_node_domain::{Demand, sim::SimSettings};
@@ -24,6 +24,10 @@ pub struct Settings {
     pub seed: u64,
     /// What makes instances real. Default sim.
     pub driver: DriverSetting,
+    /// Where the process driver keeps volumes and snapshots. Nodes of a region that are on one host should share it: then a
+    /// volume can go from an instance of one to an instance of another. Default: with the node's store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<PathBuf>,
     /// How the sim driver behaves; its seed is [`Settings::seed`].
     pub sim: SimSettings,
     /// Time between two heartbeats, in milliseconds of real time: 10 to 60,000. Compute may ask for
@@ -51,6 +55,7 @@ impl Default for Settings {
             memory_mib: 256 * 1024,
             seed: 0,
             driver: DriverSetting::Sim,
+            storage: None,
             sim: SimSettings::default(),
             heartbeat_interval_ms: 1_000,
         }

@@ -14,9 +14,7 @@ use gureum_node_domain::{BootSpec, DriverEvent, ExitReason, InstanceSpec};
 use gureum_service::clock::monotonic;
 use gureum_shim::{
     SHIM,
-    protocol::{
-        CONTROL_SOCKET, Command, Limits, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json, write_whole,
-    },
+    protocol::{CONTROL_SOCKET, Command, Limits, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json},
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
@@ -27,8 +25,8 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{BETWEEN_LOOKS, Shared, ids, images, volumes};
-use crate::driver::Run;
+use super::{BETWEEN_LOOKS, Shared, ids, images, inside, volumes};
+use crate::{driver::Run, snapshots::owner::IDS};
 
 /// What the node wants of an instance.
 #[derive(Debug)]
@@ -323,20 +321,19 @@ pub fn is_held(directory: &std::path::Path) -> bool {
 /// Makes volumes and the plan of a boot.
 fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io::Result<Plan> {
     let spec = &boot.spec;
-    let source = spec.image.source.as_str();
-    let image = images::find(source)
-        .ok_or_else(|| io::Error::other(format!("the contents of image {} (\"{source}\") are not on this node", spec.image.id)))?;
     let root = spec.volumes.iter().find(|volume| volume.root).ok_or_else(|| io::Error::other("it has no root volume"))?;
     let before = read_json::<Plan>(&directory.join(PLAN_FILE))?.and_then(|plan| plan.first_id);
     let owner = if shared.root { Some(ids::claim(directory, before)?) } else { None };
     let volumes = &shared.places.volumes;
-    let root = volumes::make_root(volumes, &root.id.to_string(), &image, owner)?;
+    let contents = images::contents(&spec.image, root.size_gib, &shared.disks.snapshots)?;
+    let root = volumes::make(volumes, &root.id.to_string(), contents, owner)?;
     for volume in spec.volumes.iter().filter(|volume| !volume.root) {
-        volumes::make_empty(volumes, &volume.id.to_string(), owner)?;
+        volumes::make(volumes, &volume.id.to_string(), shared.disks.contents(volume), owner)?;
     }
     let (mut user_data, mut notes) = (None, vec![format!("boot {} of {}", boot.boot, boot.id)]);
     if boot.first && is_script(&spec.user_data) {
-        user_data = Some(write_user_data(&root, &spec.user_data, owner)?);
+        inside::program(&root, USER_DATA, &spec.user_data, owner)?;
+        user_data = Some(PathBuf::from(USER_DATA));
     } else if boot.first && !spec.user_data.is_empty() {
         // It may be meant for a program that asks the metadata service for it.
         notes.push("the user data is not run: what is to be run begins with #! and an interpreter, as in #!/bin/sh".into());
@@ -345,14 +342,14 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
         id: boot.id.to_string(),
         boot: boot.boot,
         hostname: spec.hostname.split('.').next().unwrap_or_default().to_owned(),
+        whole: images::is_whole(&root),
+        boot_script: images::boot_script(&root),
         root,
-        whole: false,
-        boot_script: image.boot_script.map(PathBuf::from),
         user_data,
         notes,
         environment: Vec::new(),
         first_id: owner,
-        ids: volumes::IDS,
+        ids: IDS,
         limits: Limits {
             cpu_milli: spec.demand.vcpu_milli,
             memory_bytes: spec.demand.memory_mib << 20,
@@ -374,22 +371,6 @@ const USER_DATA: &str = "var/lib/gureum/user-data";
 
 fn is_script(user_data: &[u8]) -> bool {
     user_data.starts_with(b"#!")
-}
-
-fn write_user_data(root: &std::path::Path, bytes: &[u8], owner: Option<u32>) -> io::Result<PathBuf> {
-    use std::os::unix::fs::{PermissionsExt, lchown};
-    let path = root.join(USER_DATA);
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    write_whole(&path, bytes)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
-    if let Some(owner) = owner {
-        for place in ["var", "var/lib", "var/lib/gureum", USER_DATA] {
-            lchown(root.join(place), Some(owner), Some(owner))?;
-        }
-    }
-    Ok(PathBuf::from(USER_DATA))
 }
 
 /// Ends what a shim left that was killed. Process 1 dies with it; this makes sure.

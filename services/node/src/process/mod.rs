@@ -7,16 +7,19 @@
 //! ```
 //!
 //! What it has stands in a directory: `instances/<id>/` with the plan of the last boot, the shim's state and the
-//! console, and `volumes/<id>/`. A driver that starts finds there what runs, by the shim's number and start time.
+//! console. In another, which nodes of a host may share: `volumes/<id>/`, and snapshots of them. A driver that starts finds there what runs, by the shim's number and start time.
 
+mod disks;
 mod ids;
 mod images;
+mod inside;
 mod keeper;
 mod volumes;
 
 use std::{
     collections::BTreeMap,
     fs, io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
@@ -36,8 +39,11 @@ use gureum_shim::{
 };
 use tokio::sync::mpsc;
 
-use self::keeper::{Keeper, Order};
-use crate::driver::{Driver, DriverError, Run};
+use self::{
+    disks::Disks,
+    keeper::{Keeper, Order},
+};
+use crate::driver::{DiskTask, Driver, DriverError, Run};
 
 /// Bytes of a console that are answered.
 const CONSOLE_TAIL: usize = 64 << 10;
@@ -51,6 +57,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 struct Places {
     instances: PathBuf,
     volumes: PathBuf,
+    snapshots: PathBuf,
 }
 
 impl Places {
@@ -62,6 +69,7 @@ impl Places {
 /// What all keepers share.
 struct Shared {
     places: Places,
+    disks: Disks,
     clock: Clock,
     /// Instances end with this process.
     volatile: bool,
@@ -93,15 +101,21 @@ pub struct ProcessDriver {
 }
 
 impl ProcessDriver {
-    /// A driver whose instances are kept in a directory, and outlive this process unless it is `volatile`.
-    pub fn new(directory: &Path, volatile: bool, clock: Clock) -> io::Result<Self> {
-        let places = Places { instances: directory.join("instances"), volumes: directory.join("volumes") };
-        fs::create_dir_all(&places.instances)?;
-        fs::create_dir_all(&places.volumes)?;
+    /// A driver whose instances are kept in a directory, and outlive this process unless it is `volatile`. Their volumes
+    /// and snapshots are in `storage`.
+    pub fn new(directory: &Path, storage: &Path, volatile: bool, clock: Clock) -> io::Result<Self> {
+        let places =
+            Places { instances: directory.join("instances"), volumes: storage.join("volumes"), snapshots: storage.join("snapshots") };
+        // Whatever users within volumes made must be out of reach of the host's users of the same number.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(storage)?;
+        for place in [&places.instances, &places.volumes, &places.snapshots] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(place)?;
+        }
         let (sender, receiver) = mpsc::unbounded_channel();
         let root = fs::metadata("/proc/self")?;
         let root = std::os::unix::fs::MetadataExt::uid(&root) == 0;
-        let shared = Shared { places, clock, volatile, root, reports: sender };
+        let disks = Disks::open(places.clone())?;
+        let shared = Shared { places, disks, clock, volatile, root, reports: sender };
         Ok(Self {
             capabilities: capabilities(!volatile),
             shared: Arc::new(shared),
@@ -194,6 +208,10 @@ impl Driver for ProcessDriver {
     async fn terminate(&self, run: Run, spec: Option<&InstanceSpec>) -> Result<(), DriverError> {
         self.order(run.id, Order::Terminate { run, spec: spec.cloned().map(Box::new) });
         Ok(())
+    }
+
+    async fn work(&self, task: DiskTask) -> Result<bool, DriverError> {
+        self.shared.disks.work(task).await
     }
 
     async fn usage(&self, ids: &[InstanceId]) -> Vec<(InstanceId, Usage)> {

@@ -13,11 +13,11 @@ use crate::{
     region::{LAUNCHABLE, image, launch_spec, region_with, until_state},
 };
 
-fn running_region() -> Deployment {
+pub fn running_region() -> Deployment {
     region_with(&|name| if name.starts_with("node") { vec!["settings.driver=process".into()] } else { Vec::new() })
 }
 
-async fn launch(door: &Door, script: &str, more: impl FnOnce(&mut LaunchSpec)) -> String {
+pub async fn launch(door: &Door, script: &str, more: impl FnOnce(&mut LaunchSpec)) -> String {
     let placement = PlacementSpec { availability_zone: Some("us-east-1a".into()), ..Default::default() };
     let mut spec = LaunchSpec {
         placement: Some(placement),
@@ -29,7 +29,7 @@ async fn launch(door: &Door, script: &str, more: impl FnOnce(&mut LaunchSpec)) -
     ask!(door, ComputeServiceClient, run_instances, request).unwrap().instances[0].instance_id.clone()
 }
 
-async fn until_console(door: &Door, id: &str, text: &str) -> String {
+pub async fn until_console(door: &Door, id: &str, text: &str) -> String {
     until(format!("\"{text}\" in the console of {id}"), async || {
         let request = GetConsoleOutputRequest { instance_id: id.to_owned(), ..Default::default() };
         let output = ask!(door, ComputeServiceClient, get_console_output, request).unwrap().output;

@@ -273,7 +273,16 @@ impl Builder<'_> {
             memory_mib: u64::from(self.plan.node_memory_gib) * 1024,
             seed: self.plan.seed.unwrap_or_default(),
             driver: self.plan.driver,
+            storage: self.storage(),
             ..NodeSettings::default()
+        }
+    }
+
+    /// One for all nodes, so that a volume can go from any to any.
+    fn storage(&self) -> Option<PathBuf> {
+        match self.plan.driver {
+            DriverSetting::Sim => None,
+            DriverSetting::Process => Some(self.plan.directory.as_deref().unwrap_or(self.run_directory).join("storage")),
         }
     }
 

@@ -14,6 +14,7 @@ pub mod batch;
 pub mod block_device;
 mod bytes;
 pub mod console;
+pub mod disk_work;
 pub mod image;
 pub mod instance;
 pub mod instance_filter;

@@ -14,6 +14,7 @@ use std::{
 
 use futures::future::join_all;
 use gureum_compute_domain::{
+    image::shipped,
     instance::Instance,
     node::NodeState,
     observe::{Observation, Report, Seen, forgotten_by, node_dead, observe},
@@ -433,7 +434,8 @@ fn ids(rows: &[InstanceRef]) -> Vec<InstanceId> {
 fn volume_facts(tables: &Schema, scope: &Scope, id: VolumeId) -> VolumeFacts {
     tables.volumes.get(&VolumeRow::list_key(scope, id)).map_or(VolumeFacts { size_gib: 1, snapshot_id: String::new() }, |row| VolumeFacts {
         size_gib: row.size_gib,
-        snapshot_id: row.snapshot_id.map(|id| id.to_string()).unwrap_or_default(),
+        // Of what ships no node has a snapshot.
+        snapshot_id: row.snapshot_id.filter(|id| shipped::find_snapshot(*id).is_none()).map(|id| id.to_string()).unwrap_or_default(),
     })
 }
 

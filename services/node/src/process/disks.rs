@@ -28,7 +28,8 @@ type Came = Option<Result<(), Arc<io::Error>>>;
 pub struct Disks {
     places: Places,
     pub snapshots: Arc<Snapshots>,
-    under_way: Mutex<HashMap<DiskTask, watch::Receiver<Came>>>,
+    /// By what the work is for: what is wanted of one volume or snapshot is done in turn.
+    under_way: Mutex<HashMap<String, (DiskTask, watch::Receiver<Came>)>>,
 }
 
 impl Disks {
@@ -40,7 +41,7 @@ impl Disks {
 
     /// Begins a task unless it is under way, and answers whether it is done by now.
     pub async fn work(&self, task: DiskTask) -> Result<bool, DriverError> {
-        let mut came = self.begin(&task);
+        let (other, mut came) = self.begin(&task);
         // Its end is seen also where it ended meanwhile; a task that panicked is begun again by the next call.
         let waited = tokio::time::timeout(WAIT, came.wait_for(Option::is_some)).await;
         let result = match waited {
@@ -48,8 +49,9 @@ impl Disks {
             Ok(Ok(came)) => came.clone(),
             Ok(Err(_)) => None,
         };
-        lock(&self.under_way).remove(&task);
+        lock(&self.under_way).remove(&subject(&task));
         match result {
+            _ if other => Ok(false),
             None => Ok(false),
             Some(Ok(())) => Ok(true),
             Some(Err(error)) if is_final(&error) => Err(DriverError::Refused(error.to_string())),
@@ -66,19 +68,28 @@ impl Disks {
         })
     }
 
-    fn begin(&self, task: &DiskTask) -> watch::Receiver<Came> {
+    /// What comes of the task, or of another one that is for the same and has to end first.
+    fn begin(&self, task: &DiskTask) -> (bool, watch::Receiver<Came>) {
         let mut under_way = lock(&self.under_way);
-        if let Some(came) = under_way.get(task) {
-            return came.clone();
+        if let Some((known, came)) = under_way.get(&subject(task)) {
+            return (known != task, came.clone());
         }
         let (sender, came) = watch::channel(None);
-        under_way.insert(task.clone(), came.clone());
+        under_way.insert(subject(task), (task.clone(), came.clone()));
         let (places, snapshots, task) = (self.places.clone(), self.snapshots.clone(), task.clone());
         tokio::task::spawn_blocking(move || {
             let done = run(&places, &snapshots, &task);
             sender.send_replace(Some(done.map_err(Arc::new)));
         });
-        came
+        (false, came)
+    }
+}
+
+/// What a task is for.
+fn subject(task: &DiskTask) -> String {
+    match task {
+        DiskTask::CreateVolume { volume, .. } | DiskTask::DeleteVolume(volume) => volume.to_string(),
+        DiskTask::CreateSnapshot { snapshot, .. } | DiskTask::DeleteSnapshot(snapshot) => snapshot.to_string(),
     }
 }
 

@@ -57,11 +57,12 @@ pub enum Task {
     },
 }
 
-/// A reboot that has to be over first: the instance runs as this generation, or does not run any more.
+/// A reboot that has to be over first, unless the instance does not run any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AfterReboot {
     pub instance: InstanceId,
-    pub generation: u64,
+    /// How often it was to be rebooted by then.
+    pub reboots: u64,
 }
 
 impl DiskWork {

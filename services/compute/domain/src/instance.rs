@@ -359,6 +359,13 @@ pub struct Observed {
     pub live_generation: u64,
     /// The driver's own check fails since then.
     pub unreachable_since: Option<Timestamp>,
+    /// How many of the reboots that were wanted are over. Noted only of what runs.
+    #[serde(default, skip_serializing_if = "is_none_yet")]
+    pub reboots: u64,
+}
+
+fn is_none_yet(count: &u64) -> bool {
+    *count == 0
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

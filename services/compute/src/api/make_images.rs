@@ -87,7 +87,7 @@ pub async fn create_image(core: &Arc<Core>, request: proto::CreateImageRequest) 
         let (Created { image, snapshots, reboot: first }, _) = Refusal::both(made, tags)?;
         let mut after = None;
         if first && let Decision::Change(next) = reboot(&instance)? {
-            after = Some(AfterReboot { instance: next.id, generation: next.generation });
+            after = Some(AfterReboot { instance: next.id, reboots: next.reboots });
             put_instance(tx, &places, *next, "");
         }
         for snapshot in snapshots {

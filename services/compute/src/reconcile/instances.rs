@@ -323,7 +323,15 @@ impl Instances {
             let now = tx.now();
             for (row, seen) in reports {
                 let Some(recorded) = tx.instances.get(&row.record.key()).cloned() else { continue };
-                let report = Report { instance: row.id, node, generation: row.generation, live_generation: 0, seen, unreachable: false };
+                let report = Report {
+                    instance: row.id,
+                    node,
+                    generation: row.generation,
+                    live_generation: 0,
+                    seen,
+                    reboots: None,
+                    unreachable: false,
+                };
                 if let Observation::Change(next) = observe(&recorded, &report, now) {
                     put_instance(tx, &places, *next, "");
                 }

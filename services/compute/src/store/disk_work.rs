@@ -4,7 +4,6 @@
 
 use gureum_compute_domain::{
     disk_work::{AfterReboot, DiskWork, Task},
-    image::shipped,
     instance::{Instance, StateName},
     snapshot::{self, Snapshot, SnapshotState},
     volume::{self, Volume, VolumeState},
@@ -12,7 +11,7 @@ use gureum_compute_domain::{
 use gureum_model::id::{NodeId, SnapshotId, VolumeId};
 use gureum_store::{Listed, Record};
 
-use super::{DiskWorkRow, InstanceRow, Schema, SnapshotRow, Tx, VolumeRow, decide_snapshot, decide_volume, put_volume};
+use super::{DiskWorkRow, ID_INDEX, InstanceRow, Schema, SnapshotRow, Tx, VolumeRow, decide_snapshot, decide_volume, put_volume};
 
 /// The driver whose nodes keep no files.
 const SIM: &str = "sim";
@@ -30,17 +29,13 @@ pub fn keeps_files(tables: &Schema, node: NodeId) -> bool {
     tables.nodes.get(&node.to_string()).is_some_and(|row| row.driver != SIM)
 }
 
-fn any_keeps_files(tables: &Schema) -> bool {
-    tables.nodes.iter().any(|row| row.driver != SIM)
+fn any_keeps_files(tables: &Schema, zone: char) -> bool {
+    tables.nodes.iter().any(|row| row.driver != SIM && row.zone == zone)
 }
 
-/// The node on which a volume's files are, as far as is known.
-fn holder(tables: &Schema, it: &Volume) -> Option<NodeId> {
-    let of_instance = it.attachments().iter().find_map(|held| {
-        let instance = tables.instances.get(&InstanceRow::list_key(&it.scope, held.instance_id))?;
-        instance.node.filter(|node| keeps_files(tables, *node))
-    });
-    of_instance.or(it.node)
+/// The node that has a volume now, by its instance.
+fn user(tables: &Schema, it: &Volume) -> Option<NodeId> {
+    it.attachments().iter().find_map(|held| tables.instances.get(&InstanceRow::list_key(&it.scope, held.instance_id))?.node)
 }
 
 /// A volume as it is once an instance has had it: its files stay where that was.
@@ -51,10 +46,16 @@ pub fn left_by(tables: &Schema, it: Volume, instance: &Instance) -> Volume {
 
 /// Has a new volume made, if it is made of something.
 pub fn work_for_new_volume(tx: &mut Tx<'_>, it: &Volume) {
-    let source = it.snapshot_id.filter(|id| shipped::find_snapshot(*id).is_none());
-    let Some(snapshot) = source.filter(|_| any_keeps_files(tx)) else { return };
+    let Some(snapshot) = it.snapshot_id.filter(|id| has_files(tx, *id)) else { return };
+    if !any_keeps_files(tx, it.zone) {
+        return;
+    }
     let task = Task::CreateVolume { volume: it.id, snapshot, size_gib: it.size_gib, zone: it.zone };
     tx.put(DiskWorkRow(DiskWork { scope: it.scope.clone(), task, node: None }));
+}
+
+fn has_files(tables: &Schema, id: SnapshotId) -> bool {
+    tables.snapshots.find(ID_INDEX, &id.to_string()).any(|row| row.node.is_some())
 }
 
 /// Has a volume removed that is being deleted, if a node may have it.
@@ -66,11 +67,14 @@ pub fn work_for_deleted_volume(tx: &mut Tx<'_>, it: &Volume) {
 
 /// Has a snapshot taken.
 pub fn work_for_new_snapshot(tx: &mut Tx<'_>, it: &Snapshot, after: Option<AfterReboot>) {
-    if !any_keeps_files(tx) {
-        return;
-    }
     let Some(volume) = tx.volumes.get(&VolumeRow::list_key(&it.scope, it.volume_id)).cloned() else { return };
-    let node = holder(tx, &volume);
+    let node = match user(tx, &volume) {
+        Some(node) if keeps_files(tx, node) => Some(node),
+        // A model has it, and writes nothing.
+        Some(_) => return,
+        None if volume.node.is_none() && !any_keeps_files(tx, volume.zone) => return,
+        None => volume.node,
+    };
     let task = Task::CreateSnapshot { snapshot: it.id, volume: volume.id, zone: volume.zone, may_be_unused: volume.node.is_none(), after };
     tx.put(DiskWorkRow(DiskWork { scope: it.scope.clone(), task, node }));
 }
@@ -92,7 +96,7 @@ pub fn waits(tables: &Schema, work: &DiskWork) -> bool {
         Task::DeleteVolume { volume } => tables.disk_work.iter().any(|row| copies(&row.record, *volume)),
         Task::CreateSnapshot { after, .. } => after.is_some_and(|after| {
             let instance = tables.instances.get(&InstanceRow::list_key(&work.scope, after.instance));
-            instance.is_some_and(|it| is_up(it.state.name()) && it.observed.live_generation < after.generation)
+            instance.is_some_and(|it| is_up(it.state.name()) && it.observed.reboots < after.reboots)
         }),
         Task::DeleteSnapshot { snapshot } => is_needed(tables, work, *snapshot),
     }

@@ -24,6 +24,7 @@ pub mod process;
 pub mod protocol;
 mod root;
 mod shim;
+pub mod volumes;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
@@ -34,6 +35,14 @@ pub const SHIM: &str = "shim";
 const INSIDE: &str = "inside";
 const INIT: &str = "init";
 const RUN: &str = "run";
+const TREE: &str = "tree";
+/// The argument after [`SHIM`] that mounts a volume within an instance: its directory, the volume's name there, and the
+/// volume's directory follow.
+pub const PLUG: &str = "plug";
+/// The argument after [`SHIM`] that takes a volume away from an instance: its directory, and the volume's name there follow.
+pub const UNPLUG: &str = "unplug";
+/// As [`UNPLUG`], also where programs use it.
+pub const PULL: &str = "pull";
 
 /// Is what the arguments after [`SHIM`] say. Must be called before the process has any other thread.
 pub fn main(arguments: &[OsString]) -> ExitCode {
@@ -42,6 +51,12 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         [part, directory] if part == INSIDE => confine::run(Path::new(directory)),
         [part, directory] if part == INIT => init::run(Path::new(directory)),
         [part, program] if part == RUN => init::become_program(program),
+        [part, directory] if part == TREE => volumes::send_tree(Path::new(directory)),
+        [part, instance, name, directory] if part == PLUG => {
+            volumes::plug(Path::new(instance), &name.to_string_lossy(), Path::new(directory))
+        }
+        [part, instance, name] if part == UNPLUG => volumes::unplug(Path::new(instance), &name.to_string_lossy(), false),
+        [part, instance, name] if part == PULL => volumes::unplug(Path::new(instance), &name.to_string_lossy(), true),
         _ => Err(Failure::Usage),
     };
     match ran {

@@ -188,3 +188,75 @@ async fn an_image_is_whole_and_nothing_is_left_whoever_is_killed_meanwhile() {
     until_nothing_is_left(&region).await;
     region.finish();
 }
+
+async fn until_volume(door: &Door, id: &str, state: VolumeState) {
+    until(format!("{id} {state:?}"), async || {
+        let request = DescribeVolumesRequest { volume_ids: vec![id.to_owned()], ..Default::default() };
+        let found = ask!(door, ComputeServiceClient, describe_volumes, request).unwrap().volumes.remove(0);
+        let arrived = found.attachments.iter().all(|held| held.state() == VolumeAttachmentState::Attached);
+        if found.state() == state && arrived { Ok(()) } else { Err(format!("{found:?}")) }
+    })
+    .await;
+}
+
+async fn attach(door: &Door, volume: &str, instance: &str) {
+    let (volume_id, instance_id) = (volume.to_owned(), instance.to_owned());
+    let request = AttachVolumeRequest { volume_id, instance_id, device: "/dev/sdf".into(), ..Default::default() };
+    ask!(door, ComputeServiceClient, attach_volume, request).unwrap();
+}
+
+async fn detach(door: &Door, volume: &str, force: bool) {
+    let request = DetachVolumeRequest { volume_id: volume.to_owned(), force, ..Default::default() };
+    ask!(door, ComputeServiceClient, detach_volume, request).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_goes_from_one_running_instance_to_another_with_its_files() {
+    let mut region = running_region();
+    let door = region.door("000000000923");
+    let request = CreateVolumeRequest { availability_zone: "us-east-1a".into(), size_gib: Some(1), ..Default::default() };
+    let volume = ask!(door, ComputeServiceClient, create_volume, request).unwrap().volume.unwrap().volume_id;
+    until_volume(&door, &volume, VolumeState::Available).await;
+    let here = "grep -q ' /media/sdf ' /proc/mounts";
+    let script = format!(
+        "until {here}; do sleep 0.05; done; echo of the first > /media/sdf/file; echo written\n\
+        while {here}; do sleep 0.05; done; echo gone\n\
+        until {here}; do sleep 0.05; done; (cd /media/sdf; echo back; exec sleep 600) & while {here}; do sleep 0.05; done; echo pulled"
+    );
+    let first = launch(&door, &script, |_| {}).await;
+    until_state(&door, &first, InstanceState::Running).await;
+    attach(&door, &volume, &first).await;
+    until_console(&door, &first, "written").await;
+    until_volume(&door, &volume, VolumeState::InUse).await;
+    // Its node is another process by now.
+    region.kill("node-a");
+    region.restart("node-a");
+    detach(&door, &volume, false).await;
+    until_console(&door, &first, "gone").await;
+    until_volume(&door, &volume, VolumeState::Available).await;
+
+    // One that is in use stays, until force takes it away.
+    attach(&door, &volume, &first).await;
+    until_console(&door, &first, "back").await;
+    until_volume(&door, &volume, VolumeState::InUse).await;
+    detach(&door, &volume, false).await;
+    detach(&door, &volume, true).await;
+    until_console(&door, &first, "pulled").await;
+    until_volume(&door, &volume, VolumeState::Available).await;
+
+    let second = launch(&door, &format!("until {here}; do sleep 0.05; done; cat /media/sdf/file"), |_| {}).await;
+    until_state(&door, &second, InstanceState::Running).await;
+    attach(&door, &volume, &second).await;
+    until_console(&door, &second, "of the first").await;
+    // It is there at the next boot too, from its first moment on.
+    let reboot = RebootInstancesRequest { instance_ids: vec![second.clone()], ..Default::default() };
+    ask!(door, ComputeServiceClient, reboot_instances, reboot).unwrap();
+    until_volume(&door, &volume, VolumeState::InUse).await;
+    terminate(&door, &first).await;
+    terminate(&door, &second).await;
+    until_volume(&door, &volume, VolumeState::Available).await;
+    let delete = DeleteVolumeRequest { volume_id: volume.clone(), ..Default::default() };
+    ask!(door, ComputeServiceClient, delete_volume, delete).unwrap();
+    until_nothing_is_left(&region).await;
+    region.finish();
+}

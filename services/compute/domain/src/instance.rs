@@ -100,6 +100,9 @@ pub struct Instance {
     pub interfaces: Vec<Interface>,
     /// The root first.
     pub volumes: Vec<AttachedVolume>,
+    /// Volumes that were taken from it by force while it ran; the last of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pulled_volumes: Vec<VolumeId>,
     /// Name or ARN; empty for none.
     pub iam_instance_profile: String,
     pub detailed_monitoring: bool,

@@ -24,7 +24,7 @@ pub fn put_volume(tx: &mut Tx<'_>, kind: &'static str, it: Volume) {
 /// instance's record over, or it does not run.
 pub fn settle_volumes(tx: &mut Tx<'_>, it: &Instance) {
     let settled = match it.state {
-        InstanceState::Running { .. } => it.observed.generation == it.generation,
+        InstanceState::Running { .. } => it.observed.generation == it.generation && it.observed.live_generation == it.generation,
         InstanceState::Stopped { .. } => true,
         InstanceState::Pending { .. } | InstanceState::Stopping { .. } => false,
         InstanceState::ShuttingDown { .. } | InstanceState::Terminated { .. } => false,

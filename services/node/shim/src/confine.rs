@@ -51,7 +51,7 @@ pub fn run(directory: &Path) -> Result<ExitCode, Failure> {
     mount(Some(&plan.root), &plan.root, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
         .doing(|| format!("mounting the root volume {}", plan.root.display()))?;
     env::set_current_dir(&plan.root).doing(|| format!("entering {}", plan.root.display()))?;
-    volumes::mount_all(&plan)?;
+    volumes::mount_all(&plan);
 
     let mut line = serde_json::to_vec(&Told::Unshared).map_err(std::io::Error::from).doing(|| "telling the shim".into())?;
     line.push(b'\n');

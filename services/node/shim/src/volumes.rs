@@ -45,15 +45,16 @@ pub const MEDIA: &str = "media";
 pub const BUSY: u8 = 3;
 
 /// Mounts volumes in the root volume, which is the current directory, whose places the node has made there. Whoever calls
-/// this sees the host's file system, and has left its namespaces.
-pub fn mount_all(plan: &Plan) -> Result<(), Failure> {
+/// this sees the host's file system, and has left its namespaces. An instance that has removed such a place comes up without
+/// the volume, and says so.
+pub fn mount_all(plan: &Plan) {
     let none: Option<&str> = None;
     for volume in &plan.volumes {
         let place = Path::new(MEDIA).join(&volume.name);
-        mount(Some(&volume.directory), &place, none, MsFlags::MS_BIND, none)
-            .doing(|| format!("mounting the volume {} at /{}", volume.id, place.display()))?;
+        if let Err(error) = mount(Some(&volume.directory), &place, none, MsFlags::MS_BIND, none) {
+            println!("[gureum] the volume {} cannot be mounted at /{}: {error}", volume.id, place.display());
+        }
     }
-    Ok(())
 }
 
 /// Mounts a directory of the host within the instance that runs. That it is there already is no error.

@@ -15,6 +15,7 @@ use gureum_service::clock::monotonic;
 use gureum_shim::{
     SHIM,
     protocol::{CONTROL_SOCKET, Command, Limits, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json},
+    volumes::MEDIA,
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
@@ -25,7 +26,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{BETWEEN_LOOKS, Shared, ids, images, inside, volumes};
+use super::{BETWEEN_LOOKS, Shared, changes, ids, images, inside, volumes};
 use crate::{driver::Run, snapshots::owner::IDS};
 
 /// What the node wants of an instance.
@@ -34,6 +35,7 @@ pub enum Order {
     /// It was found running.
     Adopt(Box<State>),
     Boot(Box<BootSpec>),
+    Reconfigure(Box<BootSpec>),
     Stop {
         run: Run,
         grace: Duration,
@@ -48,6 +50,9 @@ pub enum Order {
         spec: Option<Box<InstanceSpec>>,
     },
 }
+
+/// What the instance is made of as it runs.
+const SPEC_FILE: &str = "spec.json";
 
 /// What a shim says to nobody, and by whose lock it is known.
 const SHIM_LOG: &str = "shim.log";
@@ -73,13 +78,22 @@ pub struct Keeper {
     link: Option<Link>,
     /// The last boot that was begun.
     boot: u64,
+    /// A change that is not yet made.
+    changing: Option<Changing>,
+}
+
+/// A change of a running instance.
+struct Changing {
+    wanted: Box<BootSpec>,
+    /// How often it failed.
+    failures: u32,
 }
 
 impl Keeper {
     /// Starts the task. It ends when the instance is removed, or nobody orders anything any more.
     pub fn start(id: InstanceId, shared: Arc<Shared>) -> mpsc::UnboundedSender<Order> {
         let (sender, mut orders) = mpsc::unbounded_channel();
-        let mut keeper = Self { directory: shared.places.instance(id), id, shared, link: None, boot: 0 };
+        let mut keeper = Self { directory: shared.places.instance(id), id, shared, link: None, boot: 0, changing: None };
         tokio::spawn(async move {
             loop {
                 tokio::select! {
@@ -92,6 +106,7 @@ impl Keeper {
                         None => return,
                     },
                     heard = next(&mut keeper.link) => keeper.heard(heard),
+                    () = again(keeper.changing.as_ref()) => keeper.change().await,
                 }
             }
         });
@@ -112,6 +127,10 @@ impl Keeper {
                 if let Err(error) = self.boot(&spec).await {
                     self.report(spec.boot, DriverEvent::BootFailed { message: error.to_string() });
                 }
+            }
+            Order::Reconfigure(wanted) => {
+                self.changing = Some(Changing { wanted, failures: 0 });
+                self.change().await;
             }
             Order::Stop { run, grace } => self.end(run, Command::Stop { grace_ms: self.milliseconds(grace) }).await,
             Order::Kill(run) => self.end(run, Command::Kill).await,
@@ -179,6 +198,37 @@ impl Keeper {
         }
     }
 
+    /// Makes the change that is wanted, as far as that can be done now.
+    async fn change(&mut self) {
+        let Some(mut changing) = self.changing.take() else { return };
+        let wanted = &changing.wanted;
+        if wanted.boot != self.boot || self.link.is_none() {
+            // The next boot has it all.
+            return;
+        }
+        let (shared, directory, spec) = (self.shared.clone(), self.directory.clone(), wanted.spec.clone());
+        let made = tokio::task::spawn_blocking(move || make_change(&shared, &directory, &spec)).await.map_err(io::Error::other).flatten();
+        let generation = wanted.generation;
+        match made {
+            Ok(Changed::Whole) => self.report(wanted.boot, DriverEvent::Reconfigured { generation }),
+            Ok(Changed::Busy(ids)) => {
+                tracing::debug!(id = %self.id, volumes = ids.join(", "), "volumes are in use and will be asked for again");
+                self.changing = Some(changing);
+            }
+            Ok(Changed::NotAll) => {
+                // Addresses, groups, tags and the key are not carried into a running instance: the next boot has them.
+                let message = "a running instance of this driver takes no change but of its volumes; its next boot does".to_owned();
+                self.report(wanted.boot, DriverEvent::ReconfigureFailed { generation, message });
+            }
+            // It may be on its way through a reboot.
+            Err(_) if changing.failures < CHANGE_TRIES => {
+                changing.failures += 1;
+                self.changing = Some(changing);
+            }
+            Err(error) => self.report(wanted.boot, DriverEvent::ReconfigureFailed { generation, message: error.to_string() }),
+        }
+    }
+
     async fn connect(&mut self, state: State) -> io::Result<()> {
         let stream = connect(&self.directory.join(CONTROL_SOCKET)).await?;
         let (reader, writer) = stream.into_split();
@@ -241,6 +291,43 @@ impl Keeper {
     fn report(&self, boot: u64, event: DriverEvent) {
         self.shared.report(self.id, boot, event);
     }
+}
+
+/// Before a change is tried again that could not be made at once.
+const CHANGE_AGAIN: Duration = Duration::from_millis(250);
+/// Tries after which a change has failed; together they last longer than a reboot does.
+const CHANGE_TRIES: u32 = 20;
+
+/// When a change is to be tried again. Never without one.
+async fn again(changing: Option<&Changing>) {
+    match changing {
+        Some(_) => tokio::time::sleep(CHANGE_AGAIN).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What came of a change.
+enum Changed {
+    Whole,
+    /// All but these volumes, which programs use.
+    Busy(Vec<String>),
+    /// The volumes alone.
+    NotAll,
+}
+
+fn make_change(shared: &Shared, directory: &std::path::Path, wanted: &InstanceSpec) -> io::Result<Changed> {
+    let busy = changes::apply(shared, directory, wanted)?;
+    if !busy.is_empty() {
+        return Ok(Changed::Busy(busy));
+    }
+    let path = directory.join(SPEC_FILE);
+    let volumes = |spec: InstanceSpec| InstanceSpec { volumes: Vec::new(), pulled_volumes: Vec::new(), ..spec };
+    let runs_as = read_json::<InstanceSpec>(&path)?.map(volumes);
+    if runs_as != Some(volumes(wanted.clone())) {
+        return Ok(Changed::NotAll);
+    }
+    write_json(&path, wanted)?;
+    Ok(Changed::Whole)
 }
 
 /// What is heard next; none: the shim has ended. Waits for ever without one.
@@ -327,10 +414,19 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
     let volumes = &shared.places.volumes;
     let contents = images::contents(&spec.image, root.size_gib, &shared.disks.snapshots)?;
     let root = volumes::make(volumes, &root.id.to_string(), contents, owner)?;
+    let mut planned = Vec::new();
     for volume in spec.volumes.iter().filter(|volume| !volume.root) {
-        volumes::make(volumes, &volume.id.to_string(), shared.disks.contents(volume), owner)?;
+        let made = volumes::make(volumes, &volume.id.to_string(), shared.disks.contents(volume), owner)?;
+        planned.push(changes::planned(volume, made));
     }
     let (mut user_data, mut notes) = (None, vec![format!("boot {} of {}", boot.boot, boot.id)]);
+    for volume in &planned {
+        let place = format!("{MEDIA}/{}", volume.name);
+        notes.push(match inside::directory(&root, &place, owner) {
+            Ok(_) => format!("the volume {} is at /{place}", volume.id),
+            Err(error) => format!("the volume {} cannot be shown: {error}", volume.id),
+        });
+    }
     if boot.first && is_script(&spec.user_data) {
         inside::program(&root, USER_DATA, &spec.user_data, owner)?;
         user_data = Some(PathBuf::from(USER_DATA));
@@ -345,6 +441,7 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
         whole: images::is_whole(&root),
         boot_script: images::boot_script(&root),
         root,
+        volumes: planned,
         user_data,
         notes,
         environment: Vec::new(),
@@ -362,6 +459,7 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
+    write_json(&directory.join(SPEC_FILE), spec)?;
     write_json(&directory.join(PLAN_FILE), &plan)?;
     Ok(plan)
 }

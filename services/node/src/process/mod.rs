@@ -9,6 +9,7 @@
 //! What it has stands in a directory: `instances/<id>/` with the plan of the last boot, the shim's state and the
 //! console. In another, which nodes of a host may share: `volumes/<id>/`, and snapshots of them. A driver that starts finds there what runs, by the shim's number and start time.
 
+mod changes;
 mod disks;
 mod ids;
 mod images;
@@ -199,9 +200,7 @@ impl Driver for ProcessDriver {
     }
 
     async fn reconfigure(&self, spec: &BootSpec) -> Result<(), DriverError> {
-        // Addresses, groups, tags and the key are not carried into a running instance: the next boot has them.
-        let message = "a running instance of this driver takes no change; its next boot does".to_owned();
-        self.shared.report(spec.id, spec.boot, DriverEvent::ReconfigureFailed { generation: spec.generation, message });
+        self.order(spec.id, Order::Reconfigure(Box::new(spec.clone())));
         Ok(())
     }
 

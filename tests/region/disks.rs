@@ -24,7 +24,8 @@ fn all_in(place: &Path) -> Vec<PathBuf> {
             found.push(entry.path());
         }
     }
-    let always = ["snapshots/LOCK", "snapshots/manifests", "snapshots/pieces", "snapshots/incoming", "snapshots/leaving"];
+    let always =
+        ["snapshots/receiving", "snapshots/LOCK", "snapshots/manifests", "snapshots/pieces", "snapshots/incoming", "snapshots/leaving"];
     found.retain(|path| !always.iter().any(|name| path.ends_with(name)));
     found
 }
@@ -257,6 +258,43 @@ async fn a_volume_goes_from_one_running_instance_to_another_with_its_files() {
     until_volume(&door, &volume, VolumeState::Available).await;
     let delete = DeleteVolumeRequest { volume_id: volume.clone(), ..Default::default() };
     ask!(door, ComputeServiceClient, delete_volume, delete).unwrap();
+    until_nothing_is_left(&region).await;
+    region.finish();
+}
+
+/// Runs the program against the region: what it prints, and whether it went well.
+async fn gureum(region: &Deployment, account: &str, arguments: &[&str]) -> (bool, String) {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_gureum"));
+    command.args(["--endpoint", &format!("http://{}", region.address()), "--account", account]).args(arguments).env("NO_COLOR", "1");
+    let output = command.output().await.unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_becomes_an_image_whose_boot_script_runs() {
+    let region = running_region();
+    let account = "000000000924";
+    let (door, folder) = (region.door(account), tempfile::tempdir().unwrap());
+    let place = folder.path().to_str().unwrap();
+    let (good, told) = gureum(&region, account, &["images", "import", place, "--name", "empty"]).await;
+    assert!(!good && told.contains("nothing to boot from"), "{told}");
+    fs::create_dir(folder.path().join("site")).unwrap();
+    fs::write(folder.path().join("site/index.html"), "brought along").unwrap();
+    fs::write(folder.path().join("start.sh"), "#!/bin/sh\ncat /site/index.html\necho started\n").unwrap();
+    fs::set_permissions(folder.path().join("start.sh"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let (good, told) = gureum(&region, account, &["images", "import", place, "--name", "none", "--boot-script", "stop.sh"]).await;
+    assert!(!good && told.contains("there is no file"), "{told}");
+    let import = ["images", "import", place, "--name", "site", "--size", "1", "--boot-script", "/start.sh", "-o", "id"];
+    let (good, told) = gureum(&region, account, &import).await;
+    assert!(good, "{told}");
+    let id = told.trim().to_owned();
+    let image = until_image(&door, &id).await;
+    let instance = launch(&door, "echo user data", |spec| spec.image_id = Some(id.clone())).await;
+    let console = until_console(&door, &instance, "started").await;
+    assert!(console.contains("brought along"), "{console}");
+    terminate(&door, &instance).await;
+    deregister(&door, &image).await;
     until_nothing_is_left(&region).await;
     region.finish();
 }

@@ -33,8 +33,8 @@ mod disks;
 mod images;
 
 pub use disk_work::{
-    choose_node, conclude_work, fail_work, keeps_files, left_by, waits, work_for_deleted_snapshot, work_for_deleted_volume,
-    work_for_new_snapshot, work_for_new_volume,
+    choose_node, conclude_work, fail_work, keeper_of_files, keeps_files, left_by, waits, work_for_deleted_snapshot,
+    work_for_deleted_volume, work_for_new_snapshot, work_for_new_volume,
 };
 pub use disks::{decide_snapshot, decide_volume, match_volumes, put_snapshot, put_volume, release_volumes, settle_volumes};
 pub use images::{decide_image, put_acceptance, put_image, put_listing, settle_image};

@@ -15,6 +15,8 @@ use async_trait::async_trait;
 use gureum_model::id::{InstanceId, SnapshotId, VolumeId};
 use gureum_node_domain::{BootSpec, Capabilities, DriverReport, FaultError, Found, InstanceSpec, NodeInstance, Usage, sim::Fault};
 
+use crate::snapshots::receive::Complete;
+
 /// One run of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
@@ -39,6 +41,20 @@ pub enum DiskTask {
         may_be_unused: bool,
     },
     DeleteSnapshot(SnapshotId),
+    /// Of an archive whose parts are all there.
+    ReadSnapshot {
+        snapshot: SnapshotId,
+        archive: Complete,
+    },
+}
+
+/// A part of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub index: u32,
+    pub bytes: Vec<u8>,
+    /// SHA-256.
+    pub checksum: Vec<u8>,
 }
 
 /// Why a driver did not accept a call.
@@ -105,6 +121,12 @@ pub trait Driver: Send + Sync + 'static {
     async fn work(&self, task: DiskTask) -> Result<bool, DriverError> {
         let _ = task;
         Ok(true)
+    }
+
+    /// Keeps a part of an archive of which a snapshot is to be made.
+    async fn receive(&self, snapshot: SnapshotId, part: Part) -> Result<(), DriverError> {
+        let _ = (snapshot, part);
+        Err(DriverError::Refused(format!("the {} driver keeps no files", self.capabilities().driver.as_str())))
     }
 
     /// Makes something go wrong, for tests.

@@ -12,7 +12,7 @@
 //! files there is none, and time alone decides.
 
 use gureum_model::{
-    Scope,
+    Scope, Timestamp,
     id::{InstanceId, NodeId, SnapshotId, VolumeId},
 };
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,20 @@ pub enum Task {
     DeleteSnapshot {
         snapshot: SnapshotId,
     },
+    /// Blocks of it come, until it is completed.
+    ReceiveSnapshot {
+        snapshot: SnapshotId,
+        /// Then it has failed.
+        until: Timestamp,
+    },
+    /// All blocks of it have come.
+    ReadSnapshot {
+        snapshot: SnapshotId,
+        blocks: u32,
+        /// SHA-256 of all of them, in hexadecimal.
+        checksum: String,
+        size_gib: u32,
+    },
 }
 
 /// A reboot that has to be over first, unless the instance does not run any more.
@@ -70,7 +84,10 @@ impl DiskWork {
     pub fn id(&self) -> String {
         match &self.task {
             Task::CreateVolume { volume, .. } | Task::DeleteVolume { volume } => volume.to_string(),
-            Task::CreateSnapshot { snapshot, .. } | Task::DeleteSnapshot { snapshot } => snapshot.to_string(),
+            Task::CreateSnapshot { snapshot, .. }
+            | Task::DeleteSnapshot { snapshot }
+            | Task::ReceiveSnapshot { snapshot, .. }
+            | Task::ReadSnapshot { snapshot, .. } => snapshot.to_string(),
         }
     }
 
@@ -78,7 +95,7 @@ impl DiskWork {
     pub fn zone(&self) -> Option<char> {
         match self.task {
             Task::CreateVolume { zone, .. } | Task::CreateSnapshot { zone, .. } => Some(zone),
-            Task::DeleteVolume { .. } | Task::DeleteSnapshot { .. } => None,
+            Task::DeleteVolume { .. } | Task::DeleteSnapshot { .. } | Task::ReceiveSnapshot { .. } | Task::ReadSnapshot { .. } => None,
         }
     }
 }
@@ -101,6 +118,8 @@ pub enum Step {
     Ask(NodeId),
     /// Nothing can be done yet.
     Wait,
+    /// Nothing is to be done before.
+    WaitUntil(Timestamp),
     /// It went with its node.
     Done,
     /// It cannot be done any more; in words.
@@ -108,7 +127,10 @@ pub enum Step {
 }
 
 /// What to do about the work now.
-pub fn plan(work: &DiskWork, world: World) -> Step {
+pub fn plan(work: &DiskWork, world: World, now: Timestamp) -> Step {
+    if let Task::ReceiveSnapshot { until, .. } = work.task {
+        return if now < until { Step::WaitUntil(until) } else { Step::Fail("it was not completed in time".to_owned()) };
+    }
     if world.waits {
         return Step::Wait;
     }
@@ -119,6 +141,9 @@ pub fn plan(work: &DiskWork, world: World) -> Step {
         Some(Reach::Dead) => match work.task {
             Task::CreateVolume { .. } => world.candidate.map_or(Step::Wait, Step::Choose),
             Task::CreateSnapshot { volume, .. } => Step::Fail(format!("the volume {volume} was on the node {node}, which was given up")),
+            Task::ReceiveSnapshot { .. } | Task::ReadSnapshot { .. } => {
+                Step::Fail(format!("its blocks were on the node {node}, which was given up"))
+            }
             Task::DeleteVolume { .. } | Task::DeleteSnapshot { .. } => Step::Done,
         },
     }
@@ -129,6 +154,8 @@ mod tests {
     use gureum_model::id::ResourceId;
 
     use super::*;
+
+    const NOW: Timestamp = Timestamp::from_secs(1_000);
 
     fn work(task: Task, node: Option<NodeId>) -> DiskWork {
         DiskWork { scope: Scope::default(), task, node }
@@ -142,13 +169,16 @@ mod tests {
         let create = || Task::CreateVolume { volume, snapshot: SnapshotId::from_number(4), size_gib: 1, zone: 'a' };
         let copy = || Task::CreateSnapshot { snapshot: SnapshotId::from_number(4), volume, zone: 'a', may_be_unused: false, after: None };
         let world = |node| World { node, candidate: Some(other), waits: false };
-        assert_eq!(plan(&work(create(), None), world(None)), Step::Choose(other));
-        assert_eq!(plan(&work(create(), None), World { candidate: None, ..world(None) }), Step::Wait);
-        assert_eq!(plan(&work(delete(), Some(node)), world(Some(Reach::Up))), Step::Ask(node));
-        assert_eq!(plan(&work(delete(), Some(node)), World { waits: true, ..world(Some(Reach::Up)) }), Step::Wait);
-        assert_eq!(plan(&work(copy(), Some(node)), world(Some(Reach::Lost))), Step::Wait);
-        assert_eq!(plan(&work(delete(), Some(node)), world(Some(Reach::Dead))), Step::Done);
-        assert_eq!(plan(&work(create(), Some(node)), world(Some(Reach::Dead))), Step::Choose(other));
-        assert!(matches!(plan(&work(copy(), Some(node)), world(Some(Reach::Dead))), Step::Fail(_)));
+        assert_eq!(plan(&work(create(), None), world(None), NOW), Step::Choose(other));
+        assert_eq!(plan(&work(create(), None), World { candidate: None, ..world(None) }, NOW), Step::Wait);
+        assert_eq!(plan(&work(delete(), Some(node)), world(Some(Reach::Up)), NOW), Step::Ask(node));
+        assert_eq!(plan(&work(delete(), Some(node)), World { waits: true, ..world(Some(Reach::Up)) }, NOW), Step::Wait);
+        assert_eq!(plan(&work(copy(), Some(node)), world(Some(Reach::Lost)), NOW), Step::Wait);
+        assert_eq!(plan(&work(delete(), Some(node)), world(Some(Reach::Dead)), NOW), Step::Done);
+        assert_eq!(plan(&work(create(), Some(node)), world(Some(Reach::Dead)), NOW), Step::Choose(other));
+        assert!(matches!(plan(&work(copy(), Some(node)), world(Some(Reach::Dead)), NOW), Step::Fail(_)));
+        let receive = work(Task::ReceiveSnapshot { snapshot: SnapshotId::from_number(4), until: NOW }, Some(node));
+        assert_eq!(plan(&receive, world(Some(Reach::Up)), Timestamp::from_secs(999)), Step::WaitUntil(NOW));
+        assert!(matches!(plan(&receive, world(Some(Reach::Up)), NOW), Step::Fail(_)));
     }
 }

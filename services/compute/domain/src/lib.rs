@@ -38,5 +38,6 @@ pub mod status_check;
 pub mod stop;
 pub mod tag_specification;
 pub mod terminate;
+pub mod upload;
 pub mod user_data;
 pub mod volume;

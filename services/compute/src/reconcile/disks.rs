@@ -64,8 +64,9 @@ impl Disks {
         let Some(work) = state.disk_work.get(key).map(|row| row.record.0.clone()) else { return Outcome::Settled };
         let world =
             World { node: work.node.map(|node| reach_of(&state, node)), candidate: candidate(&state, &work), waits: waits(&state, &work) };
-        match plan(&work, world) {
+        match plan(&work, world, now) {
             Step::Wait => Outcome::Waiting { until: now + LOOK_AGAIN },
+            Step::WaitUntil(until) => Outcome::Waiting { until },
             Step::Choose(node) => self.commit(key, move |tx, key| choose_node(tx, key, node)).await,
             Step::Done => self.commit(key, conclude_work).await,
             Step::Fail(reason) => self.commit(key, |tx, key| fail_work(tx, key, reason)).await,
@@ -73,7 +74,7 @@ impl Disks {
                 Ok(Answered::Done) => self.commit(key, conclude_work).await,
                 Ok(Answered::UnderWay) => Outcome::Moved,
                 Ok(Answered::Refused(reason)) => {
-                    tracing::warn!(%node, id = work.id(), reason, "a node cannot do what is wanted of its disks");
+                    tracing::info!(%node, id = work.id(), reason, "a node cannot do what is wanted of its disks");
                     self.commit(key, |tx, key| fail_work(tx, key, reason)).await
                 }
                 Err(error) => Outcome::Retry { reason: error.to_string() },
@@ -118,6 +119,17 @@ impl Disks {
                     };
                     client.create_snapshot(request).await.map(|answer| answer.into_inner().done)
                 }
+                Task::ReadSnapshot { snapshot, blocks, checksum, size_gib } => {
+                    let request = proto::CompleteSnapshotRequest {
+                        snapshot_id: snapshot.to_string(),
+                        block_count: *blocks,
+                        checksum: checksum.clone(),
+                        size_gib: *size_gib,
+                    };
+                    client.complete_snapshot(request).await.map(|answer| answer.into_inner().done)
+                }
+                // It waits, and is never asked for.
+                Task::ReceiveSnapshot { .. } => Ok(false),
                 Task::DeleteSnapshot { snapshot } => {
                     let request = proto::DeleteSnapshotRequest { snapshot_id: snapshot.to_string() };
                     client.delete_snapshot(request).await.map(|answer| answer.into_inner().done)
@@ -148,7 +160,11 @@ fn candidate(tables: &Schema, work: &DiskWork) -> Option<NodeId> {
         Task::CreateVolume { snapshot, .. } => {
             tables.snapshots.find(crate::store::ID_INDEX, &snapshot.to_string()).next().and_then(|row| row.node)
         }
-        Task::DeleteVolume { .. } | Task::CreateSnapshot { .. } | Task::DeleteSnapshot { .. } => None,
+        Task::DeleteVolume { .. }
+        | Task::CreateSnapshot { .. }
+        | Task::DeleteSnapshot { .. }
+        | Task::ReceiveSnapshot { .. }
+        | Task::ReadSnapshot { .. } => None,
     };
     let nodes = || tables.nodes.iter().map(|row| &row.record.0).filter(|node| able(node));
     nodes().find(|node| Some(node.id) == of_snapshot).or_else(|| nodes().next()).map(|node| node.id)

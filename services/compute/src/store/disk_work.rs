@@ -5,6 +5,7 @@
 use gureum_compute_domain::{
     disk_work::{AfterReboot, DiskWork, Task},
     instance::{Instance, StateName},
+    plan::Reach,
     snapshot::{self, Snapshot, SnapshotState},
     volume::{self, Volume, VolumeState},
 };
@@ -27,6 +28,11 @@ impl Record for DiskWorkRow {
 /// Whether a node keeps files.
 pub fn keeps_files(tables: &Schema, node: NodeId) -> bool {
     tables.nodes.get(&node.to_string()).is_some_and(|row| row.driver != SIM)
+}
+
+/// A node that is up and keeps files, in whatever zone.
+pub fn keeper_of_files(tables: &Schema) -> Option<NodeId> {
+    tables.nodes.iter().find(|row| row.driver != SIM && row.state.reach() == Reach::Up).map(|row| row.id)
 }
 
 fn any_keeps_files(tables: &Schema, zone: char) -> bool {
@@ -92,7 +98,7 @@ pub fn work_for_deleted_snapshot(tx: &mut Tx<'_>, it: &Snapshot) {
 /// Whether something has to be over before the work may begin.
 pub fn waits(tables: &Schema, work: &DiskWork) -> bool {
     match &work.task {
-        Task::CreateVolume { .. } => false,
+        Task::CreateVolume { .. } | Task::ReceiveSnapshot { .. } | Task::ReadSnapshot { .. } => false,
         Task::DeleteVolume { volume } => tables.disk_work.iter().any(|row| copies(&row.record, *volume)),
         Task::CreateSnapshot { after, .. } => after.is_some_and(|after| {
             let instance = tables.instances.get(&InstanceRow::list_key(&work.scope, after.instance));
@@ -138,7 +144,7 @@ pub fn conclude_work(tx: &mut Tx<'_>, key: &str) {
                 decide_volume(tx, "VolumeStateChanged", &it, volume::settle(&it, now));
             }
         }
-        Task::CreateSnapshot { .. } => {
+        Task::CreateSnapshot { .. } | Task::ReceiveSnapshot { .. } | Task::ReadSnapshot { .. } => {
             if let Some(it) = tx.snapshots.get(key).map(|it| it.record.0.clone()) {
                 let it = Snapshot { node: row.node, ..it };
                 tx.put(SnapshotRow(it.clone()));
@@ -151,10 +157,12 @@ pub fn conclude_work(tx: &mut Tx<'_>, key: &str) {
 
 /// Records that the work cannot be done, and why.
 pub fn fail_work(tx: &mut Tx<'_>, key: &str, reason: String) {
-    if tx.delete::<DiskWorkRow>(key).is_none() {
-        return;
-    }
+    let Some(row) = tx.delete::<DiskWorkRow>(key) else { return };
     let since = tx.now();
+    if let Task::ReceiveSnapshot { snapshot, .. } | Task::ReadSnapshot { snapshot, .. } = row.task {
+        // What has come of it takes room.
+        tx.put(DiskWorkRow(DiskWork { task: Task::DeleteSnapshot { snapshot }, ..row.record.0.clone() }));
+    }
     if let Some(it) = tx.volumes.get(key).map(|it| it.record.0.clone()) {
         put_volume(tx, "VolumeStateChanged", Volume { state: VolumeState::Error { since, reason }, ..it });
     } else if let Some(it) = tx.snapshots.get(key).map(|it| it.record.0.clone()) {

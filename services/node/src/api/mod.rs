@@ -120,6 +120,14 @@ impl NodeService for Api {
         answer(disks::create_snapshot(&*self.driver, request.into_inner()).await)
     }
 
+    async fn put_snapshot_block(&self, request: Request<proto::PutSnapshotBlockRequest>) -> Answer<proto::PutSnapshotBlockResponse> {
+        answer(disks::put_snapshot_block(&*self.driver, request.into_inner()).await)
+    }
+
+    async fn complete_snapshot(&self, request: Request<proto::CompleteSnapshotRequest>) -> Answer<proto::CompleteSnapshotResponse> {
+        answer(disks::complete_snapshot(&*self.driver, request.into_inner()).await)
+    }
+
     async fn delete_snapshot(&self, request: Request<proto::DeleteSnapshotRequest>) -> Answer<proto::DeleteSnapshotResponse> {
         answer(disks::delete_snapshot(&*self.driver, request.into_inner()).await)
     }

@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-use gureum_model::id::VolumeId;
+use gureum_model::id::{SnapshotId, VolumeId};
 use gureum_node_domain::spec::VolumeSpec;
 use tokio::sync::watch;
 
 use super::{Places, lock, volumes};
 use crate::{
-    driver::{DiskTask, DriverError},
+    driver::{DiskTask, DriverError, Part},
     snapshots::Snapshots,
 };
 
@@ -59,6 +59,15 @@ impl Disks {
         }
     }
 
+    /// Keeps a part of an archive.
+    pub async fn receive(&self, id: SnapshotId, part: Part) -> Result<(), DriverError> {
+        let snapshots = self.snapshots.clone();
+        let kept = tokio::task::spawn_blocking(move || snapshots.receive(id, part.index, &part.bytes, &part.checksum)).await;
+        kept.map_err(io::Error::other).flatten().map_err(|error| {
+            if is_final(&error) { DriverError::Refused(error.to_string()) } else { DriverError::Unavailable(error.to_string()) }
+        })
+    }
+
     /// What a volume has in it that an instance is to have, unless it is there already.
     pub fn contents(&self, volume: &VolumeSpec) -> volumes::Contents<'_> {
         volume.snapshot.map_or(volumes::Contents::Nothing, |id| volumes::Contents::Snapshot {
@@ -89,7 +98,9 @@ impl Disks {
 fn subject(task: &DiskTask) -> String {
     match task {
         DiskTask::CreateVolume { volume, .. } | DiskTask::DeleteVolume(volume) => volume.to_string(),
-        DiskTask::CreateSnapshot { snapshot, .. } | DiskTask::DeleteSnapshot(snapshot) => snapshot.to_string(),
+        DiskTask::CreateSnapshot { snapshot, .. } | DiskTask::DeleteSnapshot(snapshot) | DiskTask::ReadSnapshot { snapshot, .. } => {
+            snapshot.to_string()
+        }
     }
 }
 
@@ -112,6 +123,7 @@ fn run(places: &Places, snapshots: &Snapshots, task: &DiskTask) -> io::Result<()
             snapshots.take(*snapshot, there.then_some(place.as_path()))
         }
         DiskTask::DeleteSnapshot(snapshot) => snapshots.remove(*snapshot),
+        DiskTask::ReadSnapshot { snapshot, archive } => snapshots.read_received(*snapshot, archive),
     }
 }
 

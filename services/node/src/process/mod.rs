@@ -27,7 +27,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use gureum_model::{Timestamp, id::InstanceId};
+use gureum_model::{
+    Timestamp,
+    id::{InstanceId, SnapshotId},
+};
 use gureum_node_domain::{
     BootSpec, Capabilities, DriverEvent, DriverReport, ExitReason, Found, InstanceSpec, NodeInstance, Usage,
     driver::{AddressMode, DriverKind, Isolation, Limit},
@@ -44,7 +47,7 @@ use self::{
     disks::Disks,
     keeper::{Keeper, Order},
 };
-use crate::driver::{DiskTask, Driver, DriverError, Run};
+use crate::driver::{DiskTask, Driver, DriverError, Part, Run};
 
 /// Bytes of a console that are answered.
 const CONSOLE_TAIL: usize = 64 << 10;
@@ -211,6 +214,10 @@ impl Driver for ProcessDriver {
 
     async fn work(&self, task: DiskTask) -> Result<bool, DriverError> {
         self.shared.disks.work(task).await
+    }
+
+    async fn receive(&self, snapshot: SnapshotId, part: Part) -> Result<(), DriverError> {
+        self.shared.disks.receive(snapshot, part).await
     }
 
     async fn usage(&self, ids: &[InstanceId]) -> Vec<(InstanceId, Usage)> {

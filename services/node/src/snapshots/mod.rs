@@ -4,6 +4,7 @@
 //!  snapshots/manifests/<id>   what files there were, and of which pieces they are     put in place whole, last of all
 //!  snapshots/pieces/ab/<hash> what was in them, each once
 //!  snapshots/incoming/<id>.…  pieces of a snapshot that is being taken
+//!  snapshots/receiving/<id>/  parts of an archive that is brought in from outside
 //!  snapshots/leaving/<id>     the manifest of a snapshot that is being removed
 //!  snapshots/LOCK             shared by who takes or reads, held alone by who removes
 //! ```
@@ -13,9 +14,11 @@
 //! `incoming` and `leaving` beside that names the pieces that nobody may need any more, and whoever next holds the lock alone
 //! removes those that nobody does.
 
+mod archive;
 mod manifest;
 pub mod owner;
 mod pieces;
+pub mod receive;
 mod restore;
 mod take;
 
@@ -66,7 +69,7 @@ const GO_ON: AtStep<'static> = &|_| Ok(());
 impl Snapshots {
     /// Opens the directory, and removes what processes left there that were killed, unless another one is at work.
     pub fn open(directory: &Path) -> io::Result<Self> {
-        for name in ["manifests", "incoming", "leaving"] {
+        for name in ["manifests", "incoming", "leaving", "receiving"] {
             fs::create_dir_all(directory.join(name))?;
         }
         let pieces = Pieces::open(directory.join("pieces"))?;
@@ -108,10 +111,8 @@ impl Snapshots {
             return Ok(());
         }
         let mut incoming = self.incoming(id)?;
-        let manifest = match volume {
-            Some(volume) => take::read(volume, &mut incoming)?,
-            None => Manifest::default(),
-        };
+        let read = volume.map_or_else(|| Ok(Manifest::default()), |volume| take::read(volume, &mut incoming));
+        let manifest = read.map_err(|error| give_up(&incoming, error))?;
         at(Step::Read)?;
         self.put(id, &manifest, incoming, at)
     }
@@ -180,6 +181,7 @@ impl Snapshots {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
+        self.forget_received(id)?;
         sync_directory(&self.directory.join("manifests"))?;
         sync_directory(&self.directory.join("leaving"))?;
         at(Step::Leaving)?;
@@ -218,6 +220,14 @@ impl Snapshots {
     fn entries(&self, name: &str) -> io::Result<Vec<PathBuf>> {
         fs::read_dir(self.directory.join(name))?.map(|entry| Ok(entry?.path())).collect()
     }
+}
+
+/// Removes what came of a snapshot that cannot be taken: none of it is in its place yet. What made it fail may be that the disk
+/// is full.
+fn give_up(incoming: &Incoming<'_>, error: io::Error) -> io::Error {
+    // What is left is swept later.
+    let _ = fs::remove_dir_all(&incoming.directory);
+    error
 }
 
 /// What was renamed in a directory is so also after a power cut.

@@ -240,3 +240,71 @@ fn one_that_is_absent_or_too_large_is_refused_with_what_to_do() {
         .unwrap();
     assert_eq!((steps.get(), restored(&snapshots, id(2))), (0, BTreeMap::new()), "it is taken once");
 }
+
+/// What `tar` makes of a directory.
+fn archived(directory: &Path, arguments: &[&str]) -> Vec<u8> {
+    let output = std::process::Command::new("tar").args(arguments).arg("-cf-").arg("-C").arg(directory).arg(".").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+fn sha256(bytes: &[u8]) -> Vec<u8> {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes).to_vec()
+}
+
+/// Brings an archive in blocks of this size.
+fn bring(snapshots: &Snapshots, id: SnapshotId, archive: &[u8], block: usize) -> io::Result<()> {
+    for (index, bytes) in archive.chunks(block).enumerate() {
+        snapshots.receive(id, u32::try_from(index).unwrap(), bytes, &sha256(bytes))?;
+    }
+    let checksum = sha256(archive).iter().map(|byte| format!("{byte:02x}")).collect();
+    let blocks = u32::try_from(archive.chunks(block).len()).unwrap();
+    snapshots.read_received(id, &receive::Complete { blocks, checksum, size_gib: 1 })
+}
+
+#[test]
+fn an_archive_becomes_the_tree_that_it_was_made_of() {
+    let (store, volume) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let snapshots = Snapshots::open(store.path()).unwrap();
+    let long = volume.path().join("long/".repeat(30)).join("name ".repeat(40));
+    fs::create_dir_all(long.parent().unwrap()).unwrap();
+    fs::write(&long, "found").unwrap();
+    fs::write(volume.path().join("large"), vec![7; (3 << 20) + 17]).unwrap();
+    fs::set_permissions(volume.path().join("large"), fs::Permissions::from_mode(0o4755)).unwrap();
+    symlink("x".repeat(150), volume.path().join("link")).unwrap();
+    fs::write(volume.path().join("z"), "both").unwrap();
+    fs::hard_link(volume.path().join("z"), volume.path().join("a")).unwrap();
+    for (number, format) in ["--format=posix", "--format=gnu"].into_iter().enumerate() {
+        let archive = archived(volume.path(), &[format, "--owner=33", "--group=33"]);
+        for block in [1 << 20, 1_000] {
+            let id = id((number * 10 + block) as u128);
+            bring(&snapshots, id, &archive, block).unwrap();
+            assert_eq!(restored(&snapshots, id), tree(volume.path()), "{format}");
+            snapshots.remove(id).unwrap();
+        }
+    }
+    assert_eq!(pieces(store.path()), (0, 0));
+    assert!(snapshots.entries("receiving").unwrap().is_empty());
+}
+
+#[test]
+fn what_is_no_archive_or_leads_out_or_cannot_boot_is_refused_with_the_reason() {
+    let (store, volume) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let snapshots = Snapshots::open(store.path()).unwrap();
+    let refused = |archive: &[u8]| bring(&snapshots, id(1), archive, 1 << 20).unwrap_err().to_string();
+    assert!(refused(&[1; 2_000]).contains("is no header of a tar archive"));
+    assert!(refused(&archived(volume.path(), &[])).contains("nothing to boot from"));
+    fs::create_dir(volume.path().join("bin")).unwrap();
+    fs::write(volume.path().join("bin/server"), "server").unwrap();
+    let archive = archived(volume.path(), &[]);
+    assert!(refused(&archive).contains("no /bin/sh"));
+    assert!(refused(&archive[..1_100]).contains("is cut off"));
+    assert!(refused(&archived(volume.path(), &["--transform=s,^./bin,../../bin,", "-P"])).contains("leads out"));
+    let told = snapshots.receive(id(1), 0, b"one", &sha256(b"other")).unwrap_err().to_string();
+    assert!(told.contains("send it again"), "{told}");
+    let wanted = receive::Complete { blocks: 9, checksum: String::new(), size_gib: 1 };
+    assert!(snapshots.read_received(id(2), &wanted).unwrap_err().to_string().contains("is missing"));
+    snapshots.remove(id(1)).unwrap();
+    assert!(snapshots.entries("receiving").unwrap().is_empty() && snapshots.entries("incoming").unwrap().is_empty());
+}

@@ -16,8 +16,13 @@ const SERVICES: [(&str, &str); 5] =
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_kind_of_row_has_its_stored_form() {
-    let once = vec!["settings.webhooks.attempts=1".to_owned()];
-    let mut region = region_with(&|name| if name == "gateway" { once.clone() } else { Vec::new() });
+    let (once, files) = (vec!["settings.webhooks.attempts=1".to_owned()], vec!["settings.driver=process".to_owned()]);
+    let mut region = region_with(&|name| match name {
+        "gateway" => once.clone(),
+        // A node that keeps files has to be asked for what is done with them.
+        "node-a" => files.clone(),
+        _ => Vec::new(),
+    });
     region.expect_complaint("an event was given up");
     one_of_everything(&region).await;
     region.end();

@@ -47,7 +47,9 @@ pub fn image_source(image: &Image) -> String {
         ImageSource::FromInstance { .. } | ImageSource::Registered => {
             let root = image.block_devices.iter().find(|mapping| mapping.device_name == image.root_device_name);
             let snapshot = root.and_then(|mapping| mapping.ebs()?.snapshot_id);
-            snapshot.map(|id| id.to_string()).unwrap_or_default()
+            // What ships is known by its own name.
+            let name = |id: SnapshotId| shipped::find_snapshot(id).map_or_else(|| id.to_string(), |image| image.key.to_owned());
+            snapshot.map(name).unwrap_or_default()
         }
     }
 }

@@ -52,6 +52,8 @@ pub struct Core {
     pub launches: Waker<String>,
     /// Wakes the loop of what time alone changes.
     pub due: Waker<DueKey>,
+    /// Wakes the loop of what nodes have to do for volumes and snapshots, by the keys of their rows.
+    pub disks: Waker<String>,
     /// Wakes the loop that reads instances' interfaces anew, by the instances' keys.
     pub interfaces: Waker<String>,
     /// Instances that the loop of interfaces looks at again when their records change.

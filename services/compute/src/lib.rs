@@ -53,7 +53,9 @@ use crate::{
     core::Core,
     fleet::Fleet,
     places::Places,
-    reconcile::{due::Due, follow, instances::Instances, interfaces, interfaces::Interfaces, launches::Launches, leases, wake},
+    reconcile::{
+        disks::Disks, due::Due, follow, instances::Instances, interfaces, interfaces::Interfaces, launches::Launches, leases, wake,
+    },
     settings::Settings,
     store::Schema,
 };
@@ -82,6 +84,7 @@ async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationT
         instances: Waker::default(),
         launches: Waker::default(),
         due: Waker::default(),
+        disks: Waker::default(),
         interfaces: Waker::default(),
         awaited: core::Awaited::default(),
         limiting: core::Turns::default(),
@@ -117,6 +120,7 @@ fn start_loops(service: &Service<Schema>, core: &Arc<Core>) {
     service.run_reconciler(Arc::new(Instances::new(core.clone())), core.instances.clone());
     service.run_reconciler(Arc::new(Launches(core.clone())), core.launches.clone());
     service.run_reconciler(Arc::new(Due::new(core.clone())), core.due.clone());
+    service.run_reconciler(Arc::new(Disks(core.clone())), core.disks.clone());
     service.run_reconciler(Arc::new(Interfaces(core.clone())), core.interfaces.clone());
     service.spawn(interfaces::follow(core.clone()));
     service.spawn(leases::run(core.clone()));

@@ -7,6 +7,7 @@ use std::{borrow::Cow, collections::BTreeSet, ops::Deref};
 
 use gureum_compute_domain::{
     console::Console,
+    disk_work::DiskWork,
     image::{self, Image},
     instance::{Instance, InstanceState},
     launch_intent::Launch,
@@ -27,9 +28,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{convert, places::Places};
 
+mod disk_work;
 mod disks;
 mod images;
 
+pub use disk_work::{
+    choose_node, conclude_work, fail_work, keeper_of_files, keeps_files, left_by, waits, work_for_deleted_snapshot,
+    work_for_deleted_volume, work_for_new_snapshot, work_for_new_volume,
+};
 pub use disks::{decide_snapshot, decide_volume, match_volumes, put_snapshot, put_volume, release_volumes, settle_volumes};
 pub use images::{decide_image, put_acceptance, put_image, put_listing, settle_image};
 
@@ -45,6 +51,8 @@ gureum_store::schema! {
         pub versions: VersionRow,
         pub volumes: VolumeRow,
         pub snapshots: SnapshotRow,
+        /// What nodes have still to do for volumes and snapshots.
+        pub disk_work: DiskWorkRow,
         /// Those that ship are not here: they follow from a table.
         pub images: ImageRow,
         pub listings: ListingRow,
@@ -146,6 +154,8 @@ rows! {
     ConsoleRow(Console);
     /// A snapshot. What users filter is the snapshot at a moment, because its progress is a function of time.
     SnapshotRow(Snapshot);
+    /// What a node has still to do for a volume or a snapshot. It has the key of that one's row.
+    DiskWorkRow(DiskWork);
     /// An image.
     ImageRow(Image);
     /// A listing on the marketplace.

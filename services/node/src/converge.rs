@@ -210,6 +210,7 @@ mod tests {
             user_data: Vec::new(),
             interfaces: Vec::new(),
             volumes: Vec::new(),
+            pulled_volumes: Vec::new(),
             key: None,
             hostname: String::new(),
             metadata_options: MetadataOptions::default(),

@@ -12,10 +12,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use gureum_model::id::InstanceId;
+use gureum_model::id::{InstanceId, SnapshotId, VolumeId};
 use gureum_node_domain::{BootSpec, Capabilities, DriverReport, FaultError, Found, InstanceSpec, NodeInstance, Usage, sim::Fault};
 
 use crate::session::{ConsoleStream, Session, SessionError, Start};
+use crate::snapshots::receive::Complete;
 
 /// One run of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,38 @@ pub struct Run {
     pub id: InstanceId,
     /// Which boot it is: a driver leaves a later one alone.
     pub boot: u64,
+}
+
+/// Work on what instances have or had, that no instance does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum DiskTask {
+    CreateVolume {
+        volume: VolumeId,
+        snapshot: SnapshotId,
+        size_gib: u32,
+    },
+    DeleteVolume(VolumeId),
+    CreateSnapshot {
+        snapshot: SnapshotId,
+        volume: VolumeId,
+        /// Where the volume is not there, it is empty.
+        may_be_unused: bool,
+    },
+    DeleteSnapshot(SnapshotId),
+    /// Of an archive whose parts are all there.
+    ReadSnapshot {
+        snapshot: SnapshotId,
+        archive: Complete,
+    },
+}
+
+/// A part of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub index: u32,
+    pub bytes: Vec<u8>,
+    /// SHA-256.
+    pub checksum: Vec<u8>,
 }
 
 /// Why a driver did not accept a call.
@@ -104,6 +137,19 @@ pub trait Driver: Send + Sync + 'static {
     /// Whether no report is due or being recorded. Virtual time waits for it.
     fn is_idle(&self) -> bool {
         true
+    }
+
+    /// Works on a volume or snapshot, and answers whether that is done. What is not is asked for again; what was done is
+    /// done. A driver that keeps no files has nothing to do.
+    async fn work(&self, task: DiskTask) -> Result<bool, DriverError> {
+        let _ = task;
+        Ok(true)
+    }
+
+    /// Keeps a part of an archive of which a snapshot is to be made.
+    async fn receive(&self, snapshot: SnapshotId, part: Part) -> Result<(), DriverError> {
+        let _ = (snapshot, part);
+        Err(DriverError::Refused(format!("the {} driver keeps no files", self.capabilities().driver.as_str())))
     }
 
     /// Makes something go wrong, for tests.

@@ -40,6 +40,7 @@ mod reports;
 pub mod session;
 mod settings;
 mod sim_driver;
+mod snapshots;
 mod store;
 
 use std::{ffi::OsString, sync::Arc};
@@ -87,12 +88,14 @@ fn process_driver(config: &ServiceConfig<Settings>, clock: Clock, groups: Groups
     if clock.is_virtual() {
         return Err(refused("programs run in real time: the process driver needs a clock that is not virtual".into()));
     }
+    let storage = config.settings.storage.clone().unwrap_or_else(|| directory.clone());
     let connections = Connections {
         fabric: config.settings.fabric.clone().unwrap_or_else(|| directory.join("fabric")),
         port_offset: config.settings.port_offset,
         strict_tracking: config.settings.security_group_tracking == TrackingSetting::Strict,
     };
-    ProcessDriver::new(&directory, volatile, clock, groups, connections).map_err(|error| refused(format!("{}: {error}", directory.display())))
+    ProcessDriver::new(&directory, &storage, volatile, clock, groups, connections)
+        .map_err(|error| refused(format!("{}: {error}", directory.display())))
 }
 
 async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationToken, ready: Ready) -> Result<(), StartError> {

@@ -33,6 +33,10 @@ pub struct Settings {
     pub port_offset: u16,
     /// Of the process driver: whether what is open stays open when the rule goes that allowed it. Default tracked.
     pub security_group_tracking: TrackingSetting,
+    /// Where the process driver keeps volumes and snapshots. Nodes of a region that are on one host should share it: then a
+    /// volume can go from an instance of one to an instance of another. Default: with the node's store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<PathBuf>,
     /// How the sim driver behaves; its seed is [`Settings::seed`].
     pub sim: SimSettings,
     /// Time between two heartbeats, in milliseconds of real time: 10 to 60,000. Compute may ask for
@@ -74,6 +78,7 @@ impl Default for Settings {
             fabric: None,
             port_offset: 0,
             security_group_tracking: TrackingSetting::Tracked,
+            storage: None,
             sim: SimSettings::default(),
             heartbeat_interval_ms: 1_000,
         }

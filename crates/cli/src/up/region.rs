@@ -280,7 +280,16 @@ impl Builder<'_> {
             fabric: Some(self.plan.directory.as_deref().unwrap_or(self.run_directory).join("fabric")),
             port_offset: self.plan.port_offset,
             security_group_tracking: self.plan.security_group_tracking,
+            storage: self.storage(),
             ..NodeSettings::default()
+        }
+    }
+
+    /// One for all nodes, so that a volume can go from any to any.
+    fn storage(&self) -> Option<PathBuf> {
+        match self.plan.driver {
+            DriverSetting::Sim => None,
+            DriverSetting::Process => Some(self.plan.directory.as_deref().unwrap_or(self.run_directory).join("storage")),
         }
     }
 

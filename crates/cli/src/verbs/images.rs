@@ -10,7 +10,7 @@ use gureum_proto::{
     },
 };
 
-use super::marketplace;
+use super::{import, marketplace};
 use crate::{
     call,
     client::Client,
@@ -29,6 +29,7 @@ use crate::{
   gureum images ls
   gureum images ls --owner self
   gureum images create web web-2026-07 --wait
+  gureum images import ./site --name site-1 --boot-script start.sh
   gureum images share web-2026-07 --with 000000000002
   gureum images deregister web-2026-07")]
 pub struct Args {
@@ -54,6 +55,11 @@ enum Verb {
         after_help = "Examples:\n  gureum images register restored --snapshot snap-00000000000000001\n  gureum images register arm --snapshot snap-00000000000000001 --arch arm64"
     )]
     Register(RegisterArgs),
+    /// Make an image of a directory or a tar archive
+    #[command(
+        after_help = "A whole root file system has a shell of its own; else the host's programs are shown in it. The region's nodes have to\nkeep files: gureum up --driver process.\n\nExamples:\n  gureum images import ./site --name site-1 --boot-script start.sh\n  gureum images import alpine-minirootfs.tar.gz --name alpine --size 2"
+    )]
+    Import(import::Args),
     /// Remove images; their instances and snapshots stay
     #[command(
         visible_alias = "rm",
@@ -173,13 +179,14 @@ pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failur
         }
         Verb::Share(args) => share(args, client, out).await,
         Verb::Register(args) => register(args, client, out).await,
+        Verb::Import(args) => import::run(args, client, out).await,
         Verb::Marketplace(list) => marketplace::list(list, client, out).await,
         Verb::Sell(args) => marketplace::sell(args, client, out).await,
         Verb::Accept { product } => marketplace::accept(product, client, out).await,
     }
 }
 
-fn image_tags(tags: Vec<Tag>) -> Vec<TagSpecification> {
+pub fn image_tags(tags: Vec<Tag>) -> Vec<TagSpecification> {
     if tags.is_empty() { Vec::new() } else { vec![TagSpecification { resource_type: "image".to_owned(), tags }] }
 }
 

@@ -11,6 +11,7 @@ pub mod eip;
 pub mod events;
 pub mod gateways;
 pub mod images;
+mod import;
 pub mod instance;
 pub mod interfaces;
 pub mod keys;

@@ -100,6 +100,9 @@ pub struct Instance {
     pub interfaces: Vec<Interface>,
     /// The root first.
     pub volumes: Vec<AttachedVolume>,
+    /// Volumes that were taken from it by force while it ran; the last of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pulled_volumes: Vec<VolumeId>,
     /// Name or ARN; empty for none.
     pub iam_instance_profile: String,
     pub detailed_monitoring: bool,
@@ -359,6 +362,13 @@ pub struct Observed {
     pub live_generation: u64,
     /// The driver's own check fails since then.
     pub unreachable_since: Option<Timestamp>,
+    /// How many of the reboots that were wanted are over. Noted only of what runs.
+    #[serde(default, skip_serializing_if = "is_none_yet")]
+    pub reboots: u64,
+}
+
+fn is_none_yet(count: &u64) -> bool {
+    *count == 0
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

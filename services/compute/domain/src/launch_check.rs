@@ -269,6 +269,7 @@ impl LaunchPlan {
             placement_group: wanted.placement_group.clone(),
             interfaces: interfaces.map(|((wanted, ids), subnet)| interface(wanted, *ids, *subnet, now)).collect(),
             volumes: volumes.map(|(volume, id)| attached(volume, *id, now)).collect(),
+            pulled_volumes: Vec::new(),
             iam_instance_profile: wanted.iam_instance_profile.clone(),
             detailed_monitoring: wanted.detailed_monitoring,
             metadata_options: self.metadata_options,

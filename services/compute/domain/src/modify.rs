@@ -1,6 +1,6 @@
 //! Changes of an instance's attributes, and of what it knows of its interfaces.
 
-use gureum_model::{Tags, refusal::Violations};
+use gureum_model::{Tags, id::VolumeId, refusal::Violations};
 
 use crate::{
     instance::{CpuCredits, Decision, Instance, InstanceError, InstanceState, Interface, Kind, ShutdownBehavior, StateName},
@@ -195,8 +195,8 @@ pub fn tags(it: &Instance, tags: Tags) -> Decision {
 
 /// The instance with its volumes as they are now: after an attachment or detachment. A running
 /// instance's node hears of it.
-pub fn volumes(it: &Instance, volumes: Vec<crate::instance::AttachedVolume>) -> Decision {
-    settle(it, Instance { volumes, ..it.clone() }, true)
+pub fn volumes(it: &Instance, volumes: Vec<crate::instance::AttachedVolume>, pulled_volumes: Vec<VolumeId>) -> Decision {
+    settle(it, Instance { volumes, pulled_volumes, ..it.clone() }, true)
 }
 
 fn settle(before: &Instance, mut next: Instance, concerns_node: bool) -> Decision {

@@ -23,6 +23,8 @@ pub struct Report {
     /// The generation as which it runs.
     pub live_generation: u64,
     pub seen: Seen,
+    /// Reboots that are over; absent: one is under way.
+    pub reboots: Option<u64>,
     /// The driver's own check fails: it runs and does not answer.
     pub unreachable: bool,
 }
@@ -90,6 +92,7 @@ fn noted(it: &Instance, next: Option<Instance>, report: &Report, now: Timestamp)
         generation: report.generation,
         // While it boots nothing depends on it, and it is not worth a commit.
         live_generation: if report.seen == Seen::Running { report.live_generation } else { it.observed.live_generation },
+        reboots: report.reboots.filter(|_| report.seen == Seen::Running).unwrap_or(it.observed.reboots),
         unreachable_since: if unreachable { it.observed.unreachable_since.or(Some(now)) } else { None },
     };
     if noted == *it { Observation::Unchanged } else { Observation::Change(Box::new(noted)) }

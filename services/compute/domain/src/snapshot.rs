@@ -12,7 +12,7 @@ use std::{borrow::Cow, time::Duration};
 
 use gureum_model::{
     AccountId, Filterable, Refusal, RefusalKind, Scope, Tags, Timestamp,
-    id::{ImageId, SnapshotId, VolumeId},
+    id::{ImageId, NodeId, SnapshotId, VolumeId},
     refusal::Violations,
 };
 use serde::{Deserialize, Serialize};
@@ -56,6 +56,9 @@ pub struct Snapshot {
     /// Products of the marketplace that are in it: whoever launches an image of it accepts their terms first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub product_codes: Vec<String>,
+    /// Where its files are, if a node keeps any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
     /// Of an image that ships: nobody can change it.
     pub shipped: bool,
     pub tags: Tags,
@@ -165,6 +168,7 @@ pub(crate) fn of_volume(volume: &Volume, description: &str, tags: Tags, id: Snap
         state: SnapshotState::Pending { until: now + copy_time(volume.size_gib) },
         permissions: Permissions::default(),
         product_codes: volume.product_codes.clone(),
+        node: None,
         shipped: false,
         tags,
     }

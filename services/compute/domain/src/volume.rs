@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use gureum_model::{
     Refusal, RefusalKind, Scope, Tags, Timestamp,
-    id::{InstanceId, SnapshotId, VolumeId},
+    id::{InstanceId, NodeId, SnapshotId, VolumeId},
 };
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +49,17 @@ pub enum Decision<T> {
     Change(T),
     /// The record goes.
     Remove,
+}
+
+impl<T> Decision<T> {
+    /// The same decision on a record that is changed once more.
+    #[must_use]
+    pub fn map(self, change: impl FnOnce(T) -> T) -> Self {
+        match self {
+            Self::Change(next) => Self::Change(change(next)),
+            Self::Unchanged | Self::Remove => self,
+        }
+    }
 }
 
 impl<T: Clone> Decision<T> {
@@ -87,6 +98,9 @@ pub struct Volume {
     pub multi_attach: bool,
     pub create_time: Timestamp,
     pub state: VolumeState,
+    /// Where its files are, if a node keeps any: known since it was made of a snapshot, or an instance had it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeId>,
     pub tags: Tags,
 }
 

@@ -36,6 +36,7 @@ fn snapshot(number: u128, encrypted: bool) -> Snapshot {
         state: SnapshotState::Completed { since: NOW },
         permissions: Permissions::default(),
         product_codes: Vec::new(),
+        node: None,
         shipped: false,
         tags: Tags::default(),
     }

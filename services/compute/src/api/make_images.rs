@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use gureum_compute_domain::{
+    disk_work::AfterReboot,
     image::{
         self, Image,
         create::{Created, FromInstance, NewImage, Registration, of_instance, register},
@@ -29,7 +30,10 @@ use crate::{
         launch_spec::{block_device, tag_specification as read_specification},
     },
     core::Core,
-    store::{IMAGE_NAME_INDEX, ImageRow, Schema, VolumeRow, decide_image, put_image, put_instance, put_snapshot, settle_image},
+    store::{
+        IMAGE_NAME_INDEX, ImageRow, Schema, VolumeRow, decide_image, put_image, put_instance, put_snapshot, settle_image,
+        work_for_new_snapshot,
+    },
 };
 
 fn block_devices(mappings: &[proto::BlockDeviceMapping]) -> Vec<BlockDeviceSpec> {
@@ -81,10 +85,13 @@ pub async fn create_image(core: &Arc<Core>, request: proto::CreateImageRequest) 
             of_instance(&from, &instance, name, volume, |id| snapshots.find(id), &ids, now)
         };
         let (Created { image, snapshots, reboot: first }, _) = Refusal::both(made, tags)?;
+        let mut after = None;
         if first && let Decision::Change(next) = reboot(&instance)? {
+            after = Some(AfterReboot { instance: next.id, reboots: next.reboots });
             put_instance(tx, &places, *next, "");
         }
         for snapshot in snapshots {
+            work_for_new_snapshot(tx, &snapshot, after);
             put_snapshot(tx, "SnapshotCreated", snapshot);
         }
         let key = ImageRow::key_of(&scope, image.id);

@@ -18,6 +18,7 @@ mod status;
 mod tags;
 mod templates;
 mod types;
+mod uploads;
 mod volumes;
 mod watch;
 
@@ -91,6 +92,9 @@ delegate! { ComputeService, WatchStream of WatchResponse by watch(WatchRequest) 
     describe_snapshots(DescribeSnapshotsRequest) -> DescribeSnapshotsResponse in snapshots;
     delete_snapshot(DeleteSnapshotRequest) -> DeleteSnapshotResponse in snapshots;
     modify_snapshot_attribute(ModifySnapshotAttributeRequest) -> ModifySnapshotAttributeResponse in snapshots;
+    start_snapshot(StartSnapshotRequest) -> StartSnapshotResponse in uploads;
+    put_snapshot_block(PutSnapshotBlockRequest) -> PutSnapshotBlockResponse in uploads;
+    complete_snapshot(CompleteSnapshotRequest) -> CompleteSnapshotResponse in uploads;
     create_launch_template(CreateLaunchTemplateRequest) -> CreateLaunchTemplateResponse in templates;
     create_launch_template_version(CreateLaunchTemplateVersionRequest) -> CreateLaunchTemplateVersionResponse in templates;
     modify_launch_template(ModifyLaunchTemplateRequest) -> ModifyLaunchTemplateResponse in templates;

@@ -19,7 +19,10 @@ use crate::{
     catalog::Snapshots,
     convert::{permission, snapshot::shown},
     core::Core,
-    store::{SNAPSHOT_INDEX, Schema, SnapshotRow, Tx, VISIBLE_INDEX, decide_snapshot, put_snapshot, seen_by, seen_by_all},
+    store::{
+        SNAPSHOT_INDEX, Schema, SnapshotRow, Tx, VISIBLE_INDEX, decide_snapshot, put_snapshot, seen_by, seen_by_all,
+        work_for_deleted_snapshot, work_for_new_snapshot,
+    },
 };
 
 /// Every snapshot that the caller may see, in ascending order of the id.
@@ -72,6 +75,7 @@ pub async fn create_snapshot(core: &Arc<Core>, request: proto::CreateSnapshotReq
         let now = tx.now();
         let taken = snapshot::create(volumes::get(tx, &scope, volume_id)?, &description, tags, id, now)?;
         let answer = proto::CreateSnapshotResponse { snapshot: Some(shown(&taken, now)) };
+        work_for_new_snapshot(tx, &taken, None);
         put_snapshot(tx, "SnapshotCreated", taken);
         Ok(Answer::created::<SnapshotRow>(answer, SnapshotRow::key_of(&scope, id)))
     });
@@ -96,6 +100,7 @@ pub async fn delete_snapshot(core: &Arc<Core>, request: proto::DeleteSnapshotReq
     let deleted = mutate(&core.store, &caller, &request, move |tx| {
         let it = get(tx, &scope, id)?;
         let decision = snapshot::delete(&it, &scope, &used_by(tx, id))?;
+        work_for_deleted_snapshot(tx, &it);
         decide_snapshot(tx, "SnapshotChanged", &it, decision);
         Ok(proto::DeleteSnapshotResponse {})
     });

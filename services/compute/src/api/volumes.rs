@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gureum_compute_domain::volume::{
-    Volume, VolumeError,
+    Decision, Volume, VolumeError,
     attach::{Moved, attach, detach, instance_to_detach},
     create::{NewVolume, create},
     delete,
@@ -22,7 +22,7 @@ use crate::{
     catalog::Snapshots,
     convert::volume::{attachment, detached, read_type, shown},
     core::Core,
-    store::{Schema, VolumeRow, decide_volume, put_instance, put_volume},
+    store::{Schema, VolumeRow, decide_volume, left_by, put_instance, put_volume, work_for_deleted_volume, work_for_new_volume},
 };
 
 /// One page of the caller's volumes.
@@ -80,6 +80,7 @@ pub async fn create_volume(core: &Arc<Core>, request: proto::CreateVolumeRequest
         };
         let (volume, _) = Refusal::both(made, tags)?;
         let answer = proto::CreateVolumeResponse { volume: Some(shown(&volume)) };
+        work_for_new_volume(tx, &volume);
         put_volume(tx, "VolumeCreated", volume);
         Ok(Answer::created::<VolumeRow>(answer, VolumeRow::list_key(&scope, id)))
     });
@@ -128,6 +129,7 @@ pub async fn detach_volume(core: &Arc<Core>, request: proto::DetachVolumeRequest
             (None, before) => before.map(|held| detached(&next, held)),
         };
         if !dry_run {
+            let next = left_by(tx, next, &without);
             put_volume(tx, "VolumeStateChanged", next);
             put_instance(tx, &places, without, "");
         }
@@ -144,6 +146,9 @@ pub async fn delete_volume(core: &Arc<Core>, request: proto::DeleteVolumeRequest
     let deleted = mutate::<_, _, _, proto::DeleteVolumeResponse, _>(&core.store, &caller, &request, move |tx| {
         let volume = get(tx, &scope, id)?.clone();
         let decision = delete(&volume, tx.now())?;
+        if let Decision::Change(_) = decision {
+            work_for_deleted_volume(tx, &volume);
+        }
         decide_volume(tx, "VolumeStateChanged", &volume, decision);
         Ok(proto::DeleteVolumeResponse {})
     });

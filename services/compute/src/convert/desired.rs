@@ -82,6 +82,7 @@ fn spec(it: &Instance, volume: impl Fn(gureum_model::id::VolumeId) -> VolumeFact
         availability_zone: it.availability_zone(),
         reservation_id: it.reservation_id.to_string(),
         launch_index: it.launch_index,
+        pulled_volume_ids: it.pulled_volumes.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Observation {
     state: proto::ObservedState,
     crashed: bool,
     message: String,
+    /// Reboots that were begun.
+    reboots: u64,
     unreachable: bool,
     /// The event that told of it; empty in a snapshot.
     pub event_id: String,
@@ -55,6 +57,7 @@ impl Observation {
                 (words, "") => words.to_owned(),
                 (words, message) => format!("{words}: {message}"),
             },
+            reboots: seen.reboot,
             unreachable: seen.impaired_since.is_some(),
             event_id,
         })
@@ -90,6 +93,7 @@ impl Observation {
             generation: self.generation,
             live_generation: self.live_generation,
             seen,
+            reboots: (self.state == proto::ObservedState::Running).then_some(self.reboots),
             unreachable: self.unreachable,
         })
     }

@@ -44,9 +44,10 @@ impl DueKey {
         }
     }
 
-    /// When time will next change it.
+    /// When time will next change it; none as long as a node has still to do something for it.
     fn due(&self, tables: &Schema) -> Option<Timestamp> {
         match self {
+            Self::Snapshot(key) | Self::Volume(key) if tables.disk_work.get(key).is_some() => None,
             Self::Image(key) => image::due(tables.images.get(key)?),
             Self::Snapshot(key) => snapshot::due(tables.snapshots.get(key)?),
             Self::Volume(key) => volume::due(tables.volumes.get(key)?),

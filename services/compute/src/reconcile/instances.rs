@@ -14,6 +14,7 @@ use std::{
 
 use futures::future::join_all;
 use gureum_compute_domain::{
+    image::shipped,
     instance::Instance,
     node::NodeState,
     observe::{Observation, Report, Seen, forgotten_by, node_dead, observe},
@@ -322,7 +323,15 @@ impl Instances {
             let now = tx.now();
             for (row, seen) in reports {
                 let Some(recorded) = tx.instances.get(&row.record.key()).cloned() else { continue };
-                let report = Report { instance: row.id, node, generation: row.generation, live_generation: 0, seen, unreachable: false };
+                let report = Report {
+                    instance: row.id,
+                    node,
+                    generation: row.generation,
+                    live_generation: 0,
+                    seen,
+                    reboots: None,
+                    unreachable: false,
+                };
                 if let Observation::Change(next) = observe(&recorded, &report, now) {
                     put_instance(tx, &places, *next, "");
                 }
@@ -433,7 +442,8 @@ fn ids(rows: &[InstanceRef]) -> Vec<InstanceId> {
 fn volume_facts(tables: &Schema, scope: &Scope, id: VolumeId) -> VolumeFacts {
     tables.volumes.get(&VolumeRow::list_key(scope, id)).map_or(VolumeFacts { size_gib: 1, snapshot_id: String::new() }, |row| VolumeFacts {
         size_gib: row.size_gib,
-        snapshot_id: row.snapshot_id.map(|id| id.to_string()).unwrap_or_default(),
+        // Of what ships no node has a snapshot.
+        snapshot_id: row.snapshot_id.filter(|id| shipped::find_snapshot(*id).is_none()).map(|id| id.to_string()).unwrap_or_default(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! What drives the world to what is recorded.
 
 mod consoles;
+pub mod disks;
 pub mod due;
 pub mod follow;
 pub mod instances;

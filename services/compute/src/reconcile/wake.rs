@@ -49,6 +49,9 @@ pub async fn follow(core: Arc<Core>, seen: Seen) {
                 core.interfaces.wake(awaited);
             }
             core.instances.wake(keys);
+            let disks = batch.iter().map(|event| format!("{}/{}", event.scope, event.resource_id));
+            let state = core.read();
+            core.disks.wake(disks.filter(|key| state.disk_work.get(key).is_some()));
             let living = batch.iter().filter(|event| !event.deleted);
             core.due.wake(living.filter_map(|event| DueKey::of(&event.scope, &event.resource_id)));
             seen.0.store(last, Ordering::SeqCst);

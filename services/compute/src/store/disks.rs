@@ -10,7 +10,7 @@ use gureum_compute_domain::{
 use gureum_proto::compute::v1 as proto;
 use gureum_store::{Listed, Row};
 
-use super::{ATTACHMENT_INDEX, ImageRow, SNAPSHOT_INDEX, Schema, SnapshotRow, Told, Tx, VolumeRow, emit, images::settle_image};
+use super::{ATTACHMENT_INDEX, ImageRow, SNAPSHOT_INDEX, Schema, SnapshotRow, Told, Tx, VolumeRow, emit, images::settle_image, left_by};
 use crate::convert;
 
 /// Writes a volume and tells of it.
@@ -24,7 +24,7 @@ pub fn put_volume(tx: &mut Tx<'_>, kind: &'static str, it: Volume) {
 /// instance's record over, or it does not run.
 pub fn settle_volumes(tx: &mut Tx<'_>, it: &Instance) {
     let settled = match it.state {
-        InstanceState::Running { .. } => it.observed.generation == it.generation,
+        InstanceState::Running { .. } => it.observed.generation == it.generation && it.observed.live_generation == it.generation,
         InstanceState::Stopped { .. } => true,
         InstanceState::Pending { .. } | InstanceState::Stopping { .. } => false,
         InstanceState::ShuttingDown { .. } | InstanceState::Terminated { .. } => false,
@@ -36,6 +36,7 @@ pub fn settle_volumes(tx: &mut Tx<'_>, it: &Instance) {
     for row in volumes_of(tx, it) {
         let wanted = it.volumes.iter().any(|attached| attached.volume_id == row.id);
         let decision = if wanted { volume::attach::attached(&row, it.id) } else { volume::attach::detached(&row, it.id, now) };
+        let decision = decision.map(|next| left_by(tx, next, it));
         decide_volume(tx, "VolumeStateChanged", &row, decision);
     }
 }
@@ -53,7 +54,7 @@ pub fn match_volumes(tx: &mut Tx<'_>, it: &Instance) {
 pub fn release_volumes(tx: &mut Tx<'_>, it: &Instance) {
     let now = tx.now();
     for row in volumes_of(tx, it) {
-        let decision = volume::attach::terminated(&row, it.id, now);
+        let decision = volume::attach::terminated(&row, it.id, now).map(|next| left_by(tx, next, it));
         decide_volume(tx, "VolumeStateChanged", &row, decision);
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     capacity::{Demand, Ledger},
     driver::{Capabilities, ExitReason},
     error::{ApplyError, ForgetError},
-    instance::{Desired, DesiredState, FailReason, Health, NodeInstance, ObservedState},
+    instance::{Desired, DesiredState, FailReason, Health, NodeInstance, ObservedState, StepKind},
 };
 
 /// How long a forgotten instance's id is kept, in domain time: longer than any call that still tries
@@ -162,6 +162,8 @@ fn change(record: &NodeInstance, desired: &Desired, room: Room<'_>, now: Timesta
         wanted: desired.wanted.clone(),
         spec: desired.spec.clone().or_else(|| record.spec.clone()),
         live_generation: if same_spec && live_as_wanted { generation } else { record.live_generation },
+        // A change that takes its time, as one that waits for a volume in use, must not keep the next one waiting.
+        asked: record.asked.filter(|asked| same_spec || asked.step != StepKind::Reconfigure),
         ..record.clone()
     };
     if let ObservedState::Pending { .. } = next.state

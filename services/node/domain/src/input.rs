@@ -57,6 +57,7 @@ pub struct SpecInput {
     pub user_data: Vec<u8>,
     pub interfaces: Vec<InterfaceInput>,
     pub volumes: Vec<VolumeInput>,
+    pub pulled_volumes: Vec<String>,
     pub key: Option<KeySpec>,
     pub hostname: String,
     pub metadata_options: Option<MetadataOptions>,
@@ -156,6 +157,7 @@ impl SpecInput {
         if volumes.get(1).is_some_and(|volume| volume.root) {
             violations.add(format!("{field}.volumes"), "more than one volume is the root volume");
         }
+        let pulled_volumes = violations.ids(&format!("{field}.pulled_volume_ids"), &self.pulled_volumes);
         // System tags ("aws:…") belong to an instance too, so the users' rules do not apply here.
         let tags = Tags(self.tags.into_iter().collect());
         Some(InstanceSpec {
@@ -165,6 +167,7 @@ impl SpecInput {
             user_data: self.user_data,
             interfaces,
             volumes,
+            pulled_volumes,
             key: self.key,
             hostname: self.hostname,
             metadata_options: self.metadata_options.unwrap_or_default(),
@@ -184,6 +187,7 @@ impl SpecInput {
             ("user_data", self.user_data.len(), MAX_USER_DATA_BYTES),
             ("interfaces", self.interfaces.len(), MAX_INTERFACES),
             ("volumes", self.volumes.len(), MAX_VOLUMES),
+            ("pulled_volume_ids", self.pulled_volumes.len(), MAX_VOLUMES),
         ];
         for (name, count, limit) in counts {
             if count > limit {

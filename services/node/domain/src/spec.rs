@@ -35,6 +35,9 @@ pub struct InstanceSpec {
     pub interfaces: Vec<InterfaceSpec>,
     /// The root volume first.
     pub volumes: Vec<VolumeSpec>,
+    /// Volumes that go though programs use them. At most [`MAX_VOLUMES`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pulled_volumes: Vec<VolumeId>,
     pub key: Option<KeySpec>,
     /// `ip-172-31-0-4.ec2.internal`.
     pub hostname: String,

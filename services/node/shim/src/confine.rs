@@ -29,6 +29,7 @@ use crate::{
     init::{Order, Told},
     network::{Netlink, Network, factory, forward::SWITCH_SOCKET, wiring},
     protocol::{PLAN_FILE, Plan, read_json},
+    volumes,
 };
 
 /// Exit code of an instance whose first process was killed by a signal, less the signal's number: the shell's custom.
@@ -57,6 +58,7 @@ pub fn run(directory: &Path) -> Result<ExitCode, Failure> {
     mount(Some(&plan.root), &plan.root, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
         .doing(|| format!("mounting the root volume {}", plan.root.display()))?;
     env::set_current_dir(&plan.root).doing(|| format!("entering {}", plan.root.display()))?;
+    volumes::mount_all(&plan);
 
     let mut line = serde_json::to_vec(&Told::Unshared).map_err(std::io::Error::from).doing(|| "telling the shim".into())?;
     line.push(b'\n');

@@ -28,6 +28,7 @@ mod root;
 pub mod session;
 mod shim;
 pub mod ssh;
+pub mod volumes;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
@@ -40,6 +41,14 @@ const INIT: &str = "init";
 const RUN: &str = "run";
 const SSHD: &str = "sshd";
 const SESSION: &str = "session";
+const TREE: &str = "tree";
+/// The argument after [`SHIM`] that mounts a volume within an instance: its directory, the volume's name there, and the
+/// volume's directory follow.
+pub const PLUG: &str = "plug";
+/// The argument after [`SHIM`] that takes a volume away from an instance: its directory, and the volume's name there follow.
+pub const UNPLUG: &str = "unplug";
+/// As [`UNPLUG`], also where programs use it.
+pub const PULL: &str = "pull";
 
 /// Is what the arguments after [`SHIM`] say. Must be called before the process has any other thread.
 pub fn main(arguments: &[OsString]) -> ExitCode {
@@ -50,6 +59,12 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         [part, ids] if part == SSHD => ssh::become_server(ids),
         [part, program] if part == RUN => init::become_program(program),
         [part, leader, program, arguments @ ..] if part == SESSION => session::become_program_of_session(leader, program, arguments),
+        [part, directory] if part == TREE => volumes::send_tree(Path::new(directory)),
+        [part, instance, name, directory] if part == PLUG => {
+            volumes::plug(Path::new(instance), &name.to_string_lossy(), Path::new(directory))
+        }
+        [part, instance, name] if part == UNPLUG => volumes::unplug(Path::new(instance), &name.to_string_lossy(), false),
+        [part, instance, name] if part == PULL => volumes::unplug(Path::new(instance), &name.to_string_lossy(), true),
         _ => Err(Failure::Usage),
     };
     match ran {

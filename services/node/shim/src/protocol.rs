@@ -37,6 +37,9 @@ pub struct Plan {
     pub root: PathBuf,
     /// The root volume holds a whole file system. Else the host's programs are shown in it, read-only.
     pub whole: bool,
+    /// What it sees beside its root.
+    #[serde(default)]
+    pub volumes: Vec<PlannedVolume>,
     /// The image's boot script, as a path within the root; run at every boot.
     pub boot_script: Option<PathBuf>,
     /// The user data's script, as a path within the root; run at this boot.
@@ -56,6 +59,15 @@ pub struct Plan {
     pub login: Option<Login>,
     /// The shim ends when the process that started it does.
     pub with_parent: bool,
+}
+
+/// A volume beside the root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedVolume {
+    pub id: String,
+    /// It is at `/media/<name>`: the device's name without what all of them begin with.
+    pub name: String,
+    pub directory: PathBuf,
 }
 
 /// What the instance may use.

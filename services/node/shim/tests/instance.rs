@@ -48,11 +48,16 @@ impl Instance {
 
     /// The same, connected so.
     fn boot_with(script: &str, network: Network) -> Self {
-        Self::boot_for(script, network, None)
+        Self::boot_as(script, |plan, _| plan.network = network)
     }
 
     /// The same, for somebody to log in.
     fn boot_for(script: &str, network: Network, login: Option<Login>) -> Self {
+        Self::boot_as(script, |plan, _| (plan.network, plan.login) = (network, login))
+    }
+
+    /// Boots one whose plan is changed before: it is told its directory, too.
+    fn boot_as(script: &str, change: impl FnOnce(&mut Plan, &Path)) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let folder = tempfile::tempdir().unwrap();
         // As a state directory is: closed to all but its owner.
@@ -66,13 +71,14 @@ impl Instance {
         if let Some(owner) = first_id {
             [&path, &root].into_iter().for_each(|path| lchown(path, Some(owner), Some(owner)).unwrap());
         }
-        let plan = Plan {
+        let mut plan = Plan {
             // Its control groups are of its own.
             id: format!("i-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)),
             boot: 1,
             hostname: "ip-172-31-0-4".into(),
             root,
             whole: false,
+            volumes: Vec::new(),
             boot_script: None,
             user_data: Some("user-data".into()),
             notes: vec!["booting".into()],
@@ -80,10 +86,11 @@ impl Instance {
             first_id,
             ids: 65_536,
             limits: Limits { cpu_milli: 500, memory_bytes: 128 << 20, tasks: 64 },
-            network,
-            login,
+            network: Network::default(),
+            login: None,
             with_parent: true,
         };
+        change(&mut plan, folder.path());
         write_json(&folder.path().join(PLAN_FILE), &plan).unwrap();
         let program = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples/instance");
         let mut command = Command::new(program);
@@ -277,6 +284,7 @@ fn a_boot_that_fails_says_why() {
         hostname: "host".into(),
         root: missing,
         whole: false,
+        volumes: Vec::new(),
         boot_script: None,
         user_data: None,
         notes: Vec::new(),
@@ -295,4 +303,68 @@ fn a_boot_that_fails_says_why() {
     let Status::Failed { message } = &state.status else { panic!("{state:?}") };
     let console = String::from_utf8(console::tail(folder.path(), 4096).unwrap()).unwrap();
     assert!(message.contains("console") && console.contains("/nowhere/at/all"), "{message}\n{console}");
+}
+
+/// A volume for an instance of these tests, with a file in it.
+fn volume(folder: &Path, name: &str) -> PathBuf {
+    let directory = folder.join(format!("volume-{name}"));
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("hello"), format!("hello from {name}\n")).unwrap();
+    if is_root() {
+        [directory.clone(), directory.join("hello")].iter().for_each(|path| lchown(path, Some(FIRST_ID), Some(FIRST_ID)).unwrap());
+    }
+    directory
+}
+
+/// What the program does with these arguments: its exit code.
+fn shim(arguments: &[&std::ffi::OsStr]) -> i32 {
+    let program = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples/instance");
+    Command::new(program).arg("shim").args(arguments).stdin(Stdio::null()).status().unwrap().code().unwrap()
+}
+
+#[test]
+fn volumes_are_there_from_the_boot_on_and_come_and_go_while_it_runs() {
+    let script = "cat /media/sdf/hello > /boot\n\
+        until [ -e /media/sdg/hello ]; do sleep 0.02; done; cat /media/sdg/hello > /plugged; echo inside > /media/sdg/answer\n\
+        cd /media/sdg; touch /busy; until [ -e /go ]; do sleep 0.02; done; cd /\n\
+        while [ -e /media/sdg/hello ]; do sleep 0.02; done; touch /gone; sleep 600";
+    let mut instance = Instance::boot_as(script, |plan, folder| {
+        let directory = volume(folder, "sdf");
+        let media = plan.root.join("media");
+        for place in [&media, &media.join("sdf")] {
+            fs::create_dir(place).unwrap();
+            lchown(place, plan.first_id, plan.first_id).unwrap();
+        }
+        plan.volumes.push(protocol::PlannedVolume { id: "vol-1".into(), name: "sdf".into(), directory });
+    });
+    instance.wait(|state| state.init.is_some());
+    let root = instance.folder.path().join("root");
+    until_there(&root.join("boot"));
+    let (folder, added) = (instance.folder.path().to_owned(), volume(instance.folder.path(), "sdg"));
+    let plug = || shim(&[gureum_shim::PLUG.as_ref(), folder.as_os_str(), "sdg".as_ref(), added.as_os_str()]);
+    assert_eq!((plug(), plug()), (0, 0), "and again");
+    until_there(&root.join("busy"));
+    assert_eq!(fs::read_to_string(root.join("boot")).unwrap(), "hello from sdf\n");
+    assert_eq!(fs::read_to_string(root.join("plugged")).unwrap(), "hello from sdg\n");
+    assert_eq!(fs::read_to_string(added.join("answer")).unwrap(), "inside\n");
+    let unplug = |how: &str| shim(&[how.as_ref(), folder.as_os_str(), "sdg".as_ref()]);
+    assert_eq!(unplug(gureum_shim::UNPLUG), i32::from(gureum_shim::volumes::BUSY), "its shell is in there");
+    fs::write(root.join("go"), "").unwrap();
+    // As soon as the shell has left.
+    while unplug(gureum_shim::UNPLUG) != 0 {
+        std::thread::yield_now();
+    }
+    until_there(&root.join("gone"));
+    assert_eq!(unplug(gureum_shim::UNPLUG), 0, "and again");
+    assert_eq!(unplug(gureum_shim::PULL), 0);
+    assert!(!root.join("media/sdg").exists() && added.join("hello").exists());
+    instance.end();
+}
+
+fn until_there(path: &Path) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while !path.exists() {
+        assert!(std::time::Instant::now() < deadline, "{} never comes", path.display());
+        std::thread::yield_now();
+    }
 }

@@ -1,5 +1,6 @@
 //! Transport only: parse, decide, commit, convert. Scope stands in each item, never in the metadata.
 
+mod disks;
 mod faults;
 mod instances;
 mod read;
@@ -119,6 +120,30 @@ impl NodeService for Api {
 
     async fn inject_fault(&self, request: Request<proto::InjectFaultRequest>) -> Answer<proto::InjectFaultResponse> {
         answer(faults::inject(self, request.into_inner()).await)
+    }
+
+    async fn create_volume(&self, request: Request<proto::CreateVolumeRequest>) -> Answer<proto::CreateVolumeResponse> {
+        answer(disks::create_volume(&*self.driver, request.into_inner()).await)
+    }
+
+    async fn delete_volume(&self, request: Request<proto::DeleteVolumeRequest>) -> Answer<proto::DeleteVolumeResponse> {
+        answer(disks::delete_volume(&*self.driver, request.into_inner()).await)
+    }
+
+    async fn create_snapshot(&self, request: Request<proto::CreateSnapshotRequest>) -> Answer<proto::CreateSnapshotResponse> {
+        answer(disks::create_snapshot(&*self.driver, request.into_inner()).await)
+    }
+
+    async fn put_snapshot_block(&self, request: Request<proto::PutSnapshotBlockRequest>) -> Answer<proto::PutSnapshotBlockResponse> {
+        answer(disks::put_snapshot_block(&*self.driver, request.into_inner()).await)
+    }
+
+    async fn complete_snapshot(&self, request: Request<proto::CompleteSnapshotRequest>) -> Answer<proto::CompleteSnapshotResponse> {
+        answer(disks::complete_snapshot(&*self.driver, request.into_inner()).await)
+    }
+
+    async fn delete_snapshot(&self, request: Request<proto::DeleteSnapshotRequest>) -> Answer<proto::DeleteSnapshotResponse> {
+        answer(disks::delete_snapshot(&*self.driver, request.into_inner()).await)
     }
 }
 

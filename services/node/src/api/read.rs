@@ -64,6 +64,7 @@ fn spec(spec: proto::InstanceSpec) -> SpecInput {
         user_data: spec.user_data,
         interfaces: spec.interfaces.into_iter().map(interface).collect(),
         volumes: spec.volumes.into_iter().map(volume).collect(),
+        pulled_volumes: spec.pulled_volume_ids,
         key: spec.key.map(|key| KeySpec { name: key.key_name, public_key: key.public_key }),
         hostname: spec.hostname,
         metadata_options: spec.metadata_options.map(metadata_options),

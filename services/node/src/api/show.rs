@@ -151,6 +151,7 @@ fn spec(spec: &InstanceSpec) -> proto::InstanceSpec {
         availability_zone: spec.placement.zone.clone(),
         reservation_id: spec.placement.reservation.to_string(),
         launch_index: spec.placement.launch_index,
+        pulled_volume_ids: spec.pulled_volumes.iter().map(ToString::to_string).collect(),
     }
 }
 

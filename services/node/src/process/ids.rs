@@ -8,11 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::volumes::IDS;
+use crate::snapshots::owner::{FIRST, IDS};
 
 const CLAIMS: &str = "/run/gureum/ids";
-/// The host's user ids from here on are instances': above those that hosts give to people and to containers.
-const FIRST: u32 = 1 << 30;
 /// The ranges that there are below the ids that mean something else.
 const RANGES: u32 = (u32::MAX - FIRST) / IDS - 1;
 

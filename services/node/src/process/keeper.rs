@@ -15,10 +15,9 @@ use gureum_service::clock::monotonic;
 use gureum_shim::{
     SHIM,
     network::forward,
-    protocol::{
-        CONTROL_SOCKET, Command, Limits, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json, write_whole,
-    },
+    protocol::{CONTROL_SOCKET, Command, Limits, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json},
     ssh::Login,
+    volumes::MEDIA,
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
@@ -30,11 +29,11 @@ use tokio::{
 };
 
 use super::{
-    BETWEEN_LOOKS, Shared, connection, ids, images,
+    BETWEEN_LOOKS, Shared, changes, connection, ids, images, inside,
     rules::{Interfaces, Rules},
     volumes,
 };
-use crate::driver::Run;
+use crate::{driver::Run, snapshots::owner::IDS};
 
 /// What the node wants of an instance.
 #[derive(Debug)]
@@ -45,6 +44,7 @@ pub enum Order {
         interfaces: Interfaces,
     },
     Boot(Box<BootSpec>),
+    Reconfigure(Box<BootSpec>),
     Stop {
         run: Run,
         grace: Duration,
@@ -54,7 +54,6 @@ pub enum Order {
         run: Run,
         grace: Duration,
     },
-    Reconfigure(Box<BootSpec>),
     Terminate {
         run: Run,
         spec: Option<Box<InstanceSpec>>,
@@ -85,9 +84,20 @@ pub struct Keeper {
     link: Option<Link>,
     /// The last boot that was begun.
     boot: u64,
-    /// The generation as which its shim has yet to connect it.
-    configuring: Option<u64>,
     rules: Rules,
+    /// A change that is not yet made.
+    changing: Option<Changing>,
+}
+
+/// A change of a running instance.
+struct Changing {
+    wanted: Box<BootSpec>,
+    /// How often it failed.
+    failures: u32,
+    /// Its volumes are as they are to be.
+    volumes_done: bool,
+    /// Why it cannot be made whole before the next boot.
+    refused: Option<String>,
 }
 
 impl Keeper {
@@ -95,7 +105,7 @@ impl Keeper {
     pub fn start(id: InstanceId, shared: Arc<Shared>) -> mpsc::UnboundedSender<Order> {
         let (sender, mut orders) = mpsc::unbounded_channel();
         let rules = Rules::new(&shared.groups);
-        let mut keeper = Self { directory: shared.places.instance(id), id, shared, link: None, boot: 0, configuring: None, rules };
+        let mut keeper = Self { directory: shared.places.instance(id), id, shared, link: None, boot: 0, rules, changing: None };
         tokio::spawn(async move {
             loop {
                 tokio::select! {
@@ -109,6 +119,7 @@ impl Keeper {
                     },
                     heard = next(&mut keeper.link) => keeper.heard(heard),
                     () = keeper.rules.changed() => keeper.tell_rules().await,
+                    () = again(keeper.changing.as_ref()) => keeper.change_volumes().await,
                 }
             }
         });
@@ -132,6 +143,7 @@ impl Keeper {
                     self.report(spec.boot, DriverEvent::BootFailed { message: error.to_string() });
                 }
             }
+            Order::Reconfigure(wanted) => self.begin_change(wanted).await,
             Order::Stop { run, grace } => self.end(run, Command::Stop { grace_ms: self.milliseconds(grace) }).await,
             Order::Kill(run) => self.end(run, Command::Kill).await,
             Order::Reboot { run, grace } => {
@@ -139,7 +151,6 @@ impl Keeper {
                     self.tell(&Command::Reboot { grace_ms: self.milliseconds(grace) }).await;
                 }
             }
-            Order::Reconfigure(spec) => self.reconfigure(&spec).await,
             Order::Terminate { .. } => {}
         }
     }
@@ -199,6 +210,65 @@ impl Keeper {
         }
     }
 
+    /// Begins with a change: its connections at once, its volumes as soon as nothing uses those that go.
+    async fn begin_change(&mut self, wanted: Box<BootSpec>) {
+        if wanted.boot != self.boot || self.link.is_none() {
+            // The next boot has it all.
+            return;
+        }
+        let network = self.shared.connections.of(&wanted.spec);
+        let runs_as = read_json::<Plan>(&self.directory.join(PLAN_FILE)).ok().flatten().map(|plan| plan.network);
+        let refused = match runs_as {
+            Some(runs_as) => connection::objection(&runs_as, &network),
+            None => Some("nobody knows how it is connected now".to_owned()),
+        };
+        if refused.is_none() {
+            self.interfaces_changed(Interfaces::of(&wanted.scope, &wanted.spec)).await;
+            self.tell(&Command::Configure { generation: wanted.generation, network }).await;
+        }
+        self.changing = Some(Changing { wanted, failures: 0, volumes_done: false, refused });
+        self.change_volumes().await;
+    }
+
+    /// Makes what a change does to volumes, as far as that can be done now.
+    async fn change_volumes(&mut self) {
+        let Some(changing) = &mut self.changing else { return };
+        if changing.wanted.boot != self.boot || self.link.is_none() {
+            self.changing = None;
+            return;
+        }
+        let (shared, directory, spec) = (self.shared.clone(), self.directory.clone(), changing.wanted.spec.clone());
+        let made = tokio::task::spawn_blocking(move || changes::apply(&shared, &directory, &spec)).await.map_err(io::Error::other).flatten();
+        match made {
+            Ok(busy) if busy.is_empty() => changing.volumes_done = true,
+            Ok(busy) => tracing::debug!(id = %self.id, volumes = busy.join(", "), "volumes are in use and will be asked for again"),
+            // It may be on its way through a reboot.
+            Err(_) if changing.failures < CHANGE_TRIES => changing.failures += 1,
+            Err(error) => {
+                changing.refused.get_or_insert(error.to_string());
+                changing.volumes_done = true;
+            }
+        }
+        self.settle_change();
+    }
+
+    /// Reports what came of a change, once that is known.
+    fn settle_change(&mut self) {
+        let (Some(changing), Some(link)) = (&self.changing, &self.link) else { return };
+        let generation = changing.wanted.generation;
+        let is_connected = changing.refused.is_some() || link.state.configured >= generation;
+        if !changing.volumes_done || !is_connected {
+            return;
+        }
+        if let Some(Changing { wanted, refused, .. }) = self.changing.take() {
+            let event = match refused {
+                Some(message) => DriverEvent::ReconfigureFailed { generation, message },
+                None => DriverEvent::Reconfigured { generation },
+            };
+            self.report(wanted.boot, event);
+        }
+    }
+
     async fn connect(&mut self, state: State) -> io::Result<()> {
         let stream = connect(&self.directory.join(CONTROL_SOCKET)).await?;
         let (reader, writer) = stream.into_split();
@@ -225,23 +295,6 @@ impl Keeper {
         }
     }
 
-    /// Changes how the instance is connected while it runs.
-    async fn reconfigure(&mut self, spec: &BootSpec) {
-        let network = self.shared.connections.of(&spec.spec);
-        let before = read_json::<Plan>(&self.directory.join(PLAN_FILE)).ok().flatten().map(|plan| plan.network);
-        let refused = match &before {
-            _ if self.link.is_none() => Some("it does not run".to_owned()),
-            Some(before) => connection::objection(before, &network),
-            None => Some("nobody knows how it is connected now".to_owned()),
-        };
-        if let Some(message) = refused {
-            return self.report(spec.boot, DriverEvent::ReconfigureFailed { generation: spec.generation, message });
-        }
-        self.interfaces_changed(Interfaces::of(&spec.scope, &spec.spec)).await;
-        self.configuring = Some(spec.generation);
-        self.tell(&Command::Configure { generation: spec.generation, network }).await;
-    }
-
     /// Reports what a state of the shim says that the one before it did not.
     fn heard(&mut self, heard: Option<State>) {
         let Some(now) = heard else {
@@ -252,9 +305,7 @@ impl Keeper {
         if let Some(event) = event(&before, &now) {
             self.report(now.boot, event);
         }
-        if let Some(generation) = self.configuring.take_if(|generation| *generation <= now.configured) {
-            self.report(now.boot, DriverEvent::Reconfigured { generation });
-        }
+        self.settle_change();
     }
 
     /// The shim has ended. If it has not told how, its file may.
@@ -298,6 +349,19 @@ impl Keeper {
 
     fn report(&self, boot: u64, event: DriverEvent) {
         self.shared.report(self.id, boot, event);
+    }
+}
+
+/// Before a change is tried again that could not be made at once.
+const CHANGE_AGAIN: Duration = Duration::from_millis(250);
+/// Tries after which a change has failed; together they last longer than a reboot does.
+const CHANGE_TRIES: u32 = 20;
+
+/// When a change is to be tried again. Never without one.
+async fn again(changing: Option<&Changing>) {
+    match changing.filter(|changing| !changing.volumes_done) {
+        Some(_) => tokio::time::sleep(CHANGE_AGAIN).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -379,47 +443,57 @@ pub fn is_held(directory: &std::path::Path) -> bool {
 /// Makes volumes and the plan of a boot.
 fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io::Result<Plan> {
     let spec = &boot.spec;
-    let source = spec.image.source.as_str();
-    let image = images::find(source)
-        .ok_or_else(|| io::Error::other(format!("the contents of image {} (\"{source}\") are not on this node", spec.image.id)))?;
     let root = spec.volumes.iter().find(|volume| volume.root).ok_or_else(|| io::Error::other("it has no root volume"))?;
     let before = read_json::<Plan>(&directory.join(PLAN_FILE))?.and_then(|plan| plan.first_id);
     let owner = if shared.root { Some(ids::claim(directory, before)?) } else { None };
     let volumes = &shared.places.volumes;
-    let root = volumes::make_root(volumes, &root.id.to_string(), &image, owner)?;
+    let contents = images::contents(&spec.image, root.size_gib, &shared.disks.snapshots)?;
+    let root = volumes::make(volumes, &root.id.to_string(), contents, owner)?;
+    let mut planned = Vec::new();
     for volume in spec.volumes.iter().filter(|volume| !volume.root) {
-        volumes::make_empty(volumes, &volume.id.to_string(), owner)?;
+        let made = volumes::make(volumes, &volume.id.to_string(), shared.disks.contents(volume), owner)?;
+        planned.push(changes::planned(volume, made));
     }
     let (mut user_data, mut notes) = (None, vec![format!("boot {} of {}", boot.boot, boot.id)]);
+    for volume in &planned {
+        let place = format!("{MEDIA}/{}", volume.name);
+        notes.push(match inside::directory(&root, &place, owner) {
+            Ok(_) => format!("the volume {} is at /{place}", volume.id),
+            Err(error) => format!("the volume {} cannot be shown: {error}", volume.id),
+        });
+    }
     if boot.first && is_script(&spec.user_data) {
-        user_data = Some(write_user_data(&root, &spec.user_data, owner)?);
+        inside::program(&root, USER_DATA, &spec.user_data, owner)?;
+        user_data = Some(PathBuf::from(USER_DATA));
     } else if boot.first && !spec.user_data.is_empty() {
         // It may be meant for a program that asks the metadata service for it.
         notes.push("the user data is not run: what is to be run begins with #! and an interpreter, as in #!/bin/sh".into());
     }
+    let login = Login {
+        user: images::user(&spec.image.source, &root).to_owned(),
+        public_key: spec.key.as_ref().map(|key| key.public_key.clone()),
+        first: boot.first,
+    };
     let plan = Plan {
         id: boot.id.to_string(),
         boot: boot.boot,
         hostname: spec.hostname.split('.').next().unwrap_or_default().to_owned(),
+        whole: images::is_whole(&root),
+        boot_script: images::boot_script(&root),
         root,
-        whole: false,
-        boot_script: image.boot_script.map(PathBuf::from),
+        volumes: planned,
         user_data,
         notes,
         environment: Vec::new(),
         first_id: owner,
-        ids: volumes::IDS,
+        ids: IDS,
         limits: Limits {
             cpu_milli: spec.demand.vcpu_milli,
             memory_bytes: spec.demand.memory_mib << 20,
             tasks: spec.demand.vcpu_milli.div_ceil(1_000) * TASKS_PER_VCPU,
         },
         network: shared.connections.of(spec),
-        login: image.user.map(|user| Login {
-            user: user.to_owned(),
-            public_key: spec.key.as_ref().map(|key| key.public_key.clone()),
-            first: boot.first,
-        }),
+        login: Some(login),
         with_parent: shared.volatile,
     };
     // So that nobody takes the state of an earlier boot for this one's.
@@ -436,22 +510,6 @@ const USER_DATA: &str = "var/lib/gureum/user-data";
 
 fn is_script(user_data: &[u8]) -> bool {
     user_data.starts_with(b"#!")
-}
-
-fn write_user_data(root: &std::path::Path, bytes: &[u8], owner: Option<u32>) -> io::Result<PathBuf> {
-    use std::os::unix::fs::{PermissionsExt, lchown};
-    let path = root.join(USER_DATA);
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
-    write_whole(&path, bytes)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
-    if let Some(owner) = owner {
-        for place in ["var", "var/lib", "var/lib/gureum", USER_DATA] {
-            lchown(root.join(place), Some(owner), Some(owner))?;
-        }
-    }
-    Ok(PathBuf::from(USER_DATA))
 }
 
 /// Ends what a shim left that was killed. Process 1 dies with it; this makes sure.

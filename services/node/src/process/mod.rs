@@ -7,12 +7,15 @@
 //! ```
 //!
 //! What it has stands in a directory: `instances/<id>/` with the plan of the last boot, the shim's state and the
-//! console, and `volumes/<id>/`. A driver that starts finds there what runs, by the shim's number and start time.
+//! console. In another, which nodes of a host may share: `volumes/<id>/`, and snapshots of them. A driver that starts finds there what runs, by the shim's number and start time.
 
+mod changes;
 mod connection;
+mod disks;
 mod following;
 mod ids;
 mod images;
+mod inside;
 mod keeper;
 mod rules;
 mod sessions;
@@ -21,13 +24,17 @@ mod volumes;
 use std::{
     collections::BTreeMap,
     fs, io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
-use gureum_model::{Timestamp, id::InstanceId};
+use gureum_model::{
+    Timestamp,
+    id::{InstanceId, SnapshotId},
+};
 use gureum_node_domain::{
     BootSpec, Capabilities, DriverEvent, DriverReport, ExitReason, Found, InstanceSpec, NodeInstance, Usage,
     driver::{AddressMode, DriverKind, Isolation, Limit},
@@ -42,11 +49,12 @@ use tokio::sync::mpsc;
 
 pub use self::connection::Connections;
 use self::{
+    disks::Disks,
     keeper::{Keeper, Order},
     rules::Interfaces,
 };
 use crate::{
-    driver::{Driver, DriverError, Run},
+    driver::{DiskTask, Driver, DriverError, Part, Run},
     firewall::Groups,
     session::{ConsoleStream, Session, SessionError, Start},
 };
@@ -63,6 +71,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 struct Places {
     instances: PathBuf,
     volumes: PathBuf,
+    snapshots: PathBuf,
 }
 
 impl Places {
@@ -74,6 +83,7 @@ impl Places {
 /// What all keepers share.
 struct Shared {
     places: Places,
+    disks: Disks,
     clock: Clock,
     /// Instances end with this process.
     volatile: bool,
@@ -108,16 +118,22 @@ pub struct ProcessDriver {
 }
 
 impl ProcessDriver {
-    /// A driver whose instances are kept in a directory, and outlive this process unless it is `volatile`.
-    pub fn new(directory: &Path, volatile: bool, clock: Clock, groups: Groups, connections: Connections) -> io::Result<Self> {
+    /// A driver whose instances are kept in a directory, and outlive this process unless it is `volatile`. Their volumes
+    /// and snapshots are in `storage`.
+    pub fn new(directory: &Path, storage: &Path, volatile: bool, clock: Clock, groups: Groups, connections: Connections) -> io::Result<Self> {
         fs::create_dir_all(&connections.fabric)?;
-        let places = Places { instances: directory.join("instances"), volumes: directory.join("volumes") };
-        fs::create_dir_all(&places.instances)?;
-        fs::create_dir_all(&places.volumes)?;
+        let places =
+            Places { instances: directory.join("instances"), volumes: storage.join("volumes"), snapshots: storage.join("snapshots") };
+        // Whatever users within volumes made must be out of reach of the host's users of the same number.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(storage)?;
+        for place in [&places.instances, &places.volumes, &places.snapshots] {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(place)?;
+        }
         let (sender, receiver) = mpsc::unbounded_channel();
         let root = fs::metadata("/proc/self")?;
         let root = std::os::unix::fs::MetadataExt::uid(&root) == 0;
-        let shared = Shared { places, clock, volatile, root, groups, connections, reports: sender };
+        let disks = Disks::open(places.clone())?;
+        let shared = Shared { places, disks, clock, volatile, root, groups, connections, reports: sender };
         Ok(Self {
             capabilities: capabilities(!volatile),
             shared: Arc::new(shared),
@@ -212,6 +228,14 @@ impl Driver for ProcessDriver {
     async fn terminate(&self, run: Run, spec: Option<&InstanceSpec>) -> Result<(), DriverError> {
         self.order(run.id, Order::Terminate { run, spec: spec.cloned().map(Box::new) });
         Ok(())
+    }
+
+    async fn work(&self, task: DiskTask) -> Result<bool, DriverError> {
+        self.shared.disks.work(task).await
+    }
+
+    async fn receive(&self, snapshot: SnapshotId, part: Part) -> Result<(), DriverError> {
+        self.shared.disks.receive(snapshot, part).await
     }
 
     async fn usage(&self, ids: &[InstanceId]) -> Vec<(InstanceId, Usage)> {

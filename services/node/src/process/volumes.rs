@@ -3,66 +3,106 @@
 //! A volume is made under another name and put in its place whole: one that is in its place is ready.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     os::unix::fs::{MetadataExt, PermissionsExt, lchown},
     path::{Path, PathBuf},
 };
 
-use super::images::Image;
+use gureum_model::id::SnapshotId;
 
-/// User ids that an instance has.
-pub const IDS: u32 = 65_536;
+use super::images::Image;
+use crate::snapshots::{Snapshots, owner::Range};
+
+/// What a new volume has in it.
+#[derive(Debug, Clone, Copy)]
+pub enum Contents<'a> {
+    Nothing,
+    /// What an image that ships has.
+    Image(Image),
+    Snapshot {
+        snapshots: &'a Snapshots,
+        id: SnapshotId,
+        /// What the volume may hold.
+        size_gib: u32,
+    },
+}
 
 /// Where a volume is, made or not.
-fn place(volumes: &Path, id: &str) -> PathBuf {
+pub fn place(volumes: &Path, id: &str) -> PathBuf {
     volumes.join(id)
 }
 
-/// Makes the root volume of an instance from its image, unless it is there.
-pub fn make_root(volumes: &Path, id: &str, image: &Image, owner: Option<u32>) -> io::Result<PathBuf> {
-    make(volumes, id, owner, |directory| {
-        image.files.iter().try_for_each(|file| {
+/// Makes a volume unless it is there, and gives it to the instance whose ids begin at `owner`; without one, it belongs to
+/// whoever runs this. One that cannot be made leaves nothing.
+///
+/// # Errors
+/// What went wrong, with the volume, and where the disk is full that it is.
+pub fn make(volumes: &Path, id: &str, contents: Contents<'_>, owner: Option<u32>) -> io::Result<PathBuf> {
+    let place = place(volumes, id);
+    let made = make_in_place(volumes, id, contents, owner, &place);
+    made.map_err(|error| {
+        let kind = error.kind();
+        let full = if kind == io::ErrorKind::StorageFull { ": free some of the disk, and launch again" } else { "" };
+        io::Error::new(kind, format!("the volume {id} cannot be made in {}: {error}{full}", volumes.display()))
+    })?;
+    Ok(place)
+}
+
+fn make_in_place(volumes: &Path, id: &str, contents: Contents<'_>, owner: Option<u32>, place: &Path) -> io::Result<()> {
+    if !place.try_exists()? {
+        let unfinished = unfinished(volumes, id);
+        remove_directory(&unfinished)?;
+        fs::create_dir_all(&unfinished)?;
+        if let Err(error) = fill(&unfinished, contents, owner) {
+            // What is in the way is removed by the next who makes it, or with the volume.
+            let _ = remove_directory(&unfinished);
+            return Err(error);
+        }
+        fs::rename(&unfinished, place)?;
+    }
+    if let Some(owner) = owner {
+        let (before, after) = (range_of(fs::metadata(place)?.uid()), range_of(owner));
+        if before != after {
+            give(place, before, after)?;
+        }
+    }
+    Ok(())
+}
+
+fn fill(directory: &Path, contents: Contents<'_>, owner: Option<u32>) -> io::Result<()> {
+    match contents {
+        Contents::Nothing => Ok(()),
+        Contents::Image(image) => image.files.iter().try_for_each(|file| {
             let path = directory.join(file.path);
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent)?;
             }
             fs::write(&path, file.text)?;
             fs::set_permissions(&path, fs::Permissions::from_mode(if file.program { 0o755 } else { 0o644 }))
-        })
-    })
-}
-
-/// Makes an empty volume, unless it is there.
-pub fn make_empty(volumes: &Path, id: &str, owner: Option<u32>) -> io::Result<PathBuf> {
-    make(volumes, id, owner, |_| Ok(()))
-}
-
-fn make(volumes: &Path, id: &str, owner: Option<u32>, fill: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<PathBuf> {
-    let place = place(volumes, id);
-    if !place.exists() {
-        let unfinished = unfinished(volumes, id);
-        remove_directory(&unfinished)?;
-        fs::create_dir_all(&unfinished)?;
-        fill(&unfinished)?;
-        fs::rename(&unfinished, &place)?;
-    }
-    if let Some(owner) = owner {
-        let before = fs::metadata(&place)?.uid();
-        if before != owner {
-            give(&place, before, owner)?;
+        }),
+        Contents::Snapshot { snapshots, id, size_gib } => {
+            // Users within a volume that nobody has yet are told apart all the same.
+            snapshots.restore(id, directory, size_gib, owner.or_else(|| rustix::process::geteuid().is_root().then_some(0)))?;
+            // It is in its place once all of it is on the disk.
+            Ok(rustix::fs::syncfs(File::open(directory)?)?)
         }
     }
-    Ok(place)
+}
+
+fn range_of(id: u32) -> Range {
+    Range::of(id, rustix::process::geteuid().as_raw())
 }
 
 /// Shifts the owners of files: who was the user `from` and so many more is the user `to` and as many more. The top goes
 /// last, so that one that was interrupted is done again; what was shifted is left alone then.
-fn give(path: &Path, from: u32, to: u32) -> io::Result<()> {
+fn give(path: &Path, from: Range, to: Range) -> io::Result<()> {
     let found = fs::symlink_metadata(path)?;
     if found.is_dir() {
         fs::read_dir(path)?.try_for_each(|entry| give(&entry?.path(), from, to))?;
     }
-    let shifted = |id: u32| id.checked_sub(from).filter(|within| *within < IDS).map_or(id, |within| to + within);
+    // What is the new owner's was shifted before.
+    let shifted = |id: u32| if range_of(id) == to { id } else { to.host(from.within(id)) };
     lchown(path, Some(shifted(found.uid())), Some(shifted(found.gid())))
 }
 
@@ -70,9 +110,32 @@ fn unfinished(volumes: &Path, id: &str) -> PathBuf {
     volumes.join(format!("{id}.new"))
 }
 
-/// Removes a volume, also one that was never finished.
+fn leaving(volumes: &Path, id: &str) -> PathBuf {
+    volumes.join(format!("{id}.leaving"))
+}
+
+/// Removes a volume, also one that was never finished. From its first moment on it is not there any more, for nobody may
+/// take what is left of it for the volume.
 pub fn remove(volumes: &Path, id: &str) -> io::Result<()> {
-    remove_directory(&place(volumes, id)).and_then(|()| remove_directory(&unfinished(volumes, id)))
+    let leaving = leaving(volumes, id);
+    match fs::rename(place(volumes, id), &leaving) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => return Err(error),
+        _ => {}
+    }
+    remove_directory(&leaving)?;
+    remove_directory(&place(volumes, id))?;
+    remove_directory(&unfinished(volumes, id))
+}
+
+/// Goes on with removals that were interrupted.
+pub fn finish_removals(volumes: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(volumes)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "leaving") {
+            remove_directory(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a directory, or whatever else may be half removed already.

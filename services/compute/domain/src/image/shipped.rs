@@ -154,6 +154,7 @@ impl ShippedImage {
             state: SnapshotState::Completed { since: self.create_time },
             permissions: Permissions { all: true, ..Permissions::default() },
             product_codes: Vec::new(),
+            node: None,
             shipped: true,
             tags: Tags::default(),
         }

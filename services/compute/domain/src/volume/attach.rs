@@ -4,7 +4,10 @@
 //! far that is. A call changes both in one commit. Nobody has to follow for a stopped instance, nor for a forced
 //! detachment.
 
-use gureum_model::{Timestamp, id::InstanceId};
+use gureum_model::{
+    Timestamp,
+    id::{InstanceId, VolumeId},
+};
 
 use super::{Attachment, AttachmentState, Decision, Volume, VolumeError, VolumeState};
 use crate::{
@@ -69,7 +72,7 @@ pub fn attach(volume: &Volume, instance: &Instance, device: &str, now: Timestamp
     attachments.push(attachment.clone());
     Ok(Moved {
         volume: volume.with_attachments(attachments, now),
-        instance: modify::volumes(instance, volumes).after(instance).clone(),
+        instance: modify::volumes(instance, volumes, pulled(instance, volume.id, false)).after(instance).clone(),
         attachment: Some(attachment),
     })
 }
@@ -158,7 +161,17 @@ pub fn detach(volume: &Volume, instance: &Instance, device: &str, force: bool, n
     } else {
         (without(volume, instance.id, now), None)
     };
-    Ok(Moved { volume: next, instance: modify::volumes(instance, left).after(instance).clone(), attachment })
+    let pulled = pulled(instance, id, force && state == StateName::Running);
+    let instance = modify::volumes(instance, left, pulled).after(instance).clone();
+    Ok(Moved { volume: next, instance, attachment })
+}
+
+/// The volumes that an instance's node lets go of whatever uses them: the last so many, for one of before is gone long since.
+fn pulled(instance: &Instance, id: VolumeId, by_force: bool) -> Vec<VolumeId> {
+    let others = instance.pulled_volumes.iter().copied().filter(|other| *other != id);
+    let mut pulled: Vec<VolumeId> = others.chain(by_force.then_some(id)).collect();
+    pulled.drain(..pulled.len().saturating_sub(MAX_VOLUMES));
+    pulled
 }
 
 /// The node has taken the volume.

@@ -90,6 +90,7 @@ pub fn create<'a>(
         multi_attach: new.multi_attach,
         create_time: now,
         state: VolumeState::Creating { since: now },
+        node: None,
         tags: new.tags.clone(),
     })
 }
@@ -184,6 +185,7 @@ pub fn launched(
         multi_attach: false,
         create_time: now,
         state: VolumeState::InUse { attachments: vec![attachment] },
+        node: None,
         tags: tags.clone(),
     }
 }

@@ -307,6 +307,7 @@ impl Region {
             generation: on.generation,
             live_generation: on.generation,
             seen: on.seen.clone(),
+            reboots: None,
             unreachable: on.unreachable,
         };
         self.late.get_or_insert(report.clone());

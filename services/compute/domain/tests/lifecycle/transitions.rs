@@ -150,6 +150,7 @@ fn an_older_generation_is_ignored() {
         generation,
         live_generation: generation,
         seen: Seen::Stopped,
+        reboots: None,
         unreachable: false,
     };
     assert_eq!(observe(&stopping, &report(stopping.generation - 1, 1), NOW), Observation::Stale);
@@ -162,7 +163,8 @@ fn an_address_is_let_go_when_the_node_runs_without_it() {
     const ADDRESS: [&str; 1] = ["127.8.0.1"];
     let reported = |it: Instance, live_generation| {
         let generation = it.generation;
-        let report = Report { instance: it.id, node: node(1), generation, live_generation, seen: Seen::Running, unreachable: false };
+        let report =
+            Report { instance: it.id, node: node(1), generation, live_generation, seen: Seen::Running, reboots: None, unreachable: false };
         match observe(&it, &report, NOW) {
             Observation::Change(next) => *next,
             other => panic!("{other:?}"),
@@ -194,6 +196,7 @@ fn a_failed_launch_is_undone_and_a_failed_start_is_stopped() {
             generation: it.generation,
             live_generation: it.generation,
             seen: Seen::Failed("no disk".to_owned()),
+            reboots: None,
             unreachable: false,
         };
         match observe(it, &report, NOW) {

@@ -37,6 +37,7 @@ pub fn spec(user_data: &str) -> InstanceSpec {
             snapshot: None,
             delete_on_termination: true,
         }],
+        pulled_volumes: Vec::new(),
         key: None,
         hostname: "ip-172-31-0-4.ec2.internal".into(),
         metadata_options: MetadataOptions::default(),

@@ -21,6 +21,12 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         "SettleInterfaceAttachments",
         "no driver has anything to plug: network settles an attachment in the commit that makes it, so this call never comes to be made",
     ),
+    ("compute", "CompleteSnapshot", "made for a caller's call and not by a loop, and repeated by the caller; `disks` brings an archive"),
+    ("compute", "CreateSnapshot", "the nodes of these regions keep no files and are never asked; `disks` kills compute and node while they are"),
+    ("compute", "CreateVolume", "the nodes of these regions keep no files and are never asked; `disks` kills compute and node while they are"),
+    ("compute", "DeleteSnapshot", "the nodes of these regions keep no files and are never asked; `disks` kills compute and node while they are"),
+    ("compute", "DeleteVolume", "the nodes of these regions keep no files and are never asked; `disks` kills compute and node while they are"),
+    ("compute", "PutSnapshotBlock", "made for a caller's call and not by a loop, and repeated by the caller; `disks` brings an archive"),
     ("compute", "Watch", "no call: the word is that of `Network::watch`, which calls WatchAll"),
     ("gateway", "Watch", "no call of these services: the word is that of a service's health, whose stream `door` tries"),
 ];

@@ -23,6 +23,28 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ),
     ("compute", "ConnectInstance", "a session lasts as long as its caller listens: nothing of it is kept, nothing is to be made up for"),
     ("compute", "WatchConsole", "a stream that tells and changes nothing"),
+    ("compute", "CompleteSnapshot", "made for a caller's call and not by a loop, and repeated by the caller; `disks` brings an archive"),
+    (
+        "compute",
+        "CreateSnapshot",
+        "the nodes of these regions keep no files and are never asked; `disks` kills compute and node while they are",
+    ),
+    (
+        "compute",
+        "CreateVolume",
+        "the nodes of these regions keep no files and are never asked; `disks` kills compute and node while they are",
+    ),
+    (
+        "compute",
+        "DeleteSnapshot",
+        "the nodes of these regions keep no files and are never asked; `disks` kills compute and node while they are",
+    ),
+    (
+        "compute",
+        "DeleteVolume",
+        "the nodes of these regions keep no files and are never asked; `disks` kills compute and node while they are",
+    ),
+    ("compute", "PutSnapshotBlock", "made for a caller's call and not by a loop, and repeated by the caller; `disks` brings an archive"),
     ("compute", "Watch", "no call: the word is that of `Network::watch`, which calls WatchAll"),
     ("node", "WatchAll", "only a node whose driver has connections to decide on follows security; these tests' nodes are simulated"),
     ("gateway", "Watch", "no call of these services: the word is that of a service's health, whose stream `door` tries"),

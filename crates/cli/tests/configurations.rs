@@ -66,7 +66,13 @@ fn each_fault_is_named_in_one_refusal_and_nothing_is_made() {
             "node",
             &[],
             &["settings.zone=z", "settings.vcpus=0", "settings.name=a b"],
-            &["peers.compute is not set", "peers.security is not set", "settings.zone is 'z'", "settings.vcpus is 0", r#"settings.name is "a b""#],
+            &[
+                "peers.compute is not set",
+                "peers.security is not set",
+                "settings.zone is 'z'",
+                "settings.vcpus is 0",
+                r#"settings.name is "a b""#,
+            ],
         ),
         (
             "gateway",

@@ -28,6 +28,7 @@ pub mod spec;
 pub mod subnets;
 pub mod tags;
 pub mod templates;
+pub mod tour;
 pub mod types;
 pub mod volumes;
 pub mod vpcs;

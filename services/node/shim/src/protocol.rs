@@ -9,12 +9,7 @@ use std::{
 use gureum_firewall::Rule;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    network::Network,
-    process::Process,
-    session::SessionRequest,
-    ssh::Login,
-};
+use crate::{network::Network, process::Process, session::SessionRequest, ssh::Login};
 
 /// What is to run, written by the node before it starts the shim.
 pub const PLAN_FILE: &str = "plan.json";

@@ -102,7 +102,8 @@ pub fn run(directory: &Path) -> Result<ExitCode, Failure> {
         stuck_ports: Vec::new(),
     };
     let forwarder = Forwarder::start(plan.network.clone()).doing(|| "starting the forwarder".into())?;
-    let mut shim = Shim { plan, state, console, followers: Vec::new(), sessions: session::Table::default(), running: None, rules: None, forwarder };
+    let mut shim =
+        Shim { plan, state, console, followers: Vec::new(), sessions: session::Table::default(), running: None, rules: None, forwarder };
     shim.plan.notes.iter().for_each(|note| shim.console.note(note));
     shim.save();
     // To the node that started it: it can be asked now.

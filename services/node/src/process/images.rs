@@ -45,8 +45,13 @@ const WEB: Image = Image {
 
 /// The distributions' names stand for what the host has: their instances run its programs too.
 /// Each has the user that the distribution's images have.
-const WITH_PROGRAMS_OF_THE_HOST: [(&str, &str); 5] =
-    [("amazon-linux-", "ec2-user"), ("ubuntu-", "ubuntu"), ("debian-", "admin"), ("gureum-shell", "ec2-user"), ("gureum-python", "ec2-user")];
+const WITH_PROGRAMS_OF_THE_HOST: [(&str, &str); 5] = [
+    ("amazon-linux-", "ec2-user"),
+    ("ubuntu-", "ubuntu"),
+    ("debian-", "admin"),
+    ("gureum-shell", "ec2-user"),
+    ("gureum-python", "ec2-user"),
+];
 
 /// What an image that ships has in it.
 fn find(source: &str) -> Option<Image> {

@@ -238,7 +238,8 @@ impl Keeper {
             return;
         }
         let (shared, directory, spec) = (self.shared.clone(), self.directory.clone(), changing.wanted.spec.clone());
-        let made = tokio::task::spawn_blocking(move || changes::apply(&shared, &directory, &spec)).await.map_err(io::Error::other).flatten();
+        let made =
+            tokio::task::spawn_blocking(move || changes::apply(&shared, &directory, &spec)).await.map_err(io::Error::other).flatten();
         match made {
             Ok(busy) if busy.is_empty() => changing.volumes_done = true,
             Ok(busy) => tracing::debug!(id = %self.id, volumes = busy.join(", "), "volumes are in use and will be asked for again"),

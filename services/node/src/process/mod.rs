@@ -120,7 +120,14 @@ pub struct ProcessDriver {
 impl ProcessDriver {
     /// A driver whose instances are kept in a directory, and outlive this process unless it is `volatile`. Their volumes
     /// and snapshots are in `storage`.
-    pub fn new(directory: &Path, storage: &Path, volatile: bool, clock: Clock, groups: Groups, connections: Connections) -> io::Result<Self> {
+    pub fn new(
+        directory: &Path,
+        storage: &Path,
+        volatile: bool,
+        clock: Clock,
+        groups: Groups,
+        connections: Connections,
+    ) -> io::Result<Self> {
         fs::create_dir_all(&connections.fabric)?;
         let places =
             Places { instances: directory.join("instances"), volumes: storage.join("volumes"), snapshots: storage.join("snapshots") };

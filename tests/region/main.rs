@@ -28,6 +28,7 @@ mod security_recovery;
 mod sessions;
 mod steps;
 mod stored_forms;
+mod tour;
 mod traces;
 mod type_changes;
 mod webhooks;

@@ -20,7 +20,8 @@ const LONG: [(&str, &str); 2] = [
 ];
 
 /// Files that may ask for the time, and why.
-const CLOCKS: [(&str, &str); 3] = [
+const CLOCKS: [(&str, &str); 4] = [
+    ("crates/cli/src/time.rs", "a client of regions elsewhere is built without the services"),
     ("crates/service/src/clock.rs", "the clock"),
     ("services/node/shim/src/clock.rs", "a shim belongs to no service, and outlives them"),
     ("crates/store/src/checkpoint.rs", "waits for a thread of its own, in real time; the store knows no service"),

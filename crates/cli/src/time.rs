@@ -48,6 +48,12 @@ pub fn to_proto(span: Duration) -> prost_types::Duration {
     }
 }
 
+/// For how long something takes here: the region's time may pass otherwise.
+#[allow(clippy::disallowed_methods, reason = "the one place of the program that asks for it where it knows no service")]
+pub fn monotonic() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,13 @@
 //! What the tour asks of the region, and how it proves what came of it.
 
-use std::{fs, io::Write, net::Ipv4Addr, os::unix::fs::OpenOptionsExt, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    io::Write,
+    net::Ipv4Addr,
+    os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use gureum_proto::{
     common::v1::Tag,
@@ -15,10 +22,10 @@ use gureum_proto::{
         DeleteSecurityGroupRequest, IpPermission, IpRange, RevokeSecurityGroupIngressRequest,
     },
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::{HTTP, PATIENCE, SSH, TYPES, visitor};
-use crate::{call, client::Client, failure::Failure, output::Output, pages, resolve, wait};
+use crate::{call, client::Client, failure::Failure, output::Output, pages, resolve, time::monotonic, wait};
 
 const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 /// For an instance to boot, or to end.
@@ -54,10 +61,10 @@ impl<'a> Guide<'a> {
             port_offset,
             name: format!("gureum-tour-{}", std::process::id()),
             directory,
-            began: Instant::now(),
+            began: monotonic(),
             step: 0,
             title: "",
-            step_began: Instant::now(),
+            step_began: monotonic(),
             keys: Vec::new(),
             group: None,
             instances: Vec::new(),
@@ -67,7 +74,7 @@ impl<'a> Guide<'a> {
     }
 
     pub fn begin(&mut self, title: &'static str) -> Result<(), Failure> {
-        (self.step, self.title, self.step_began) = (self.step + 1, title, Instant::now());
+        (self.step, self.title, self.step_began) = (self.step + 1, title, monotonic());
         self.out.progress(title);
         Ok(())
     }
@@ -153,7 +160,7 @@ impl<'a> Guide<'a> {
     pub async fn launch(&mut self, image: &str, key: &str, which: &str) -> Result<String, Failure> {
         let client = self.client;
         let image = resolve::image_to_launch(client, self.out, image, Some(TYPES[0])).await?.image_id;
-        let page = format!("#!/bin/sh\necho \"hello from $(hostname)\" >/var/www/html/index.html\n");
+        let page = "#!/bin/sh\necho \"hello from $(hostname)\" >/var/www/html/index.html\n".to_owned();
         let name = Tag { key: "Name".to_owned(), value: format!("{}-{which}", self.name) };
         let tags = TagSpecification { resource_type: "instance".to_owned(), tags: vec![name] };
         let spec = LaunchSpec {
@@ -188,11 +195,11 @@ impl<'a> Guide<'a> {
 
     /// The page at an address, as soon as it is served.
     pub async fn page(&self, address: Ipv4Addr) -> Result<String, Failure> {
-        let (port, deadline) = (HTTP.saturating_add(self.port_offset), Instant::now() + PATIENCE);
+        let (port, deadline) = (HTTP.saturating_add(self.port_offset), monotonic() + PATIENCE);
         loop {
             match visitor::fetch(address, port).await {
                 Ok(page) if !page.is_empty() => return Ok(page),
-                other if Instant::now() >= deadline => {
+                other if monotonic() >= deadline => {
                     let why = other.map_or_else(|error| error.to_string(), |_| "an empty page".to_owned());
                     return Err(self.failed(format!(
                         "no page at http://{address}:{port}: {why}. Do the region's instances run (gureum up --driver process)? \
@@ -206,9 +213,9 @@ impl<'a> Guide<'a> {
 
     /// Waits until nobody is let in at a port.
     pub async fn refused(&self, address: Ipv4Addr, port: u16) -> Result<(), Failure> {
-        let (port, deadline) = (port.saturating_add(self.port_offset), Instant::now() + PATIENCE);
+        let (port, deadline) = (port.saturating_add(self.port_offset), monotonic() + PATIENCE);
         while visitor::fetch(address, port).await.is_ok() {
-            if Instant::now() >= deadline {
+            if monotonic() >= deadline {
                 return Err(self.failed(format!("http://{address}:{port} still answers")));
             }
             sleep(BETWEEN_LOOKS).await;
@@ -221,13 +228,13 @@ impl<'a> Guide<'a> {
         if !visitor::has_ssh() {
             return Ok("skipped: ssh or sshd is not on this machine (Debian: openssh-client, openssh-server)".to_owned());
         }
-        let (port, deadline) = (SSH.saturating_add(self.port_offset), Instant::now() + PATIENCE);
+        let (port, deadline) = (SSH.saturating_add(self.port_offset), monotonic() + PATIENCE);
         let key_file = self.key_file(key);
         let host_name = loop {
             let tried = visitor::ssh(&key_file, USER, address, port, "hostname").await.map_err(|error| error.to_string()).flatten();
             match tried {
                 Ok(host_name) => break host_name,
-                Err(error) if Instant::now() >= deadline => return Err(self.failed(format!("ssh {USER}@{address}: {error}"))),
+                Err(error) if monotonic() >= deadline => return Err(self.failed(format!("ssh {USER}@{address}: {error}"))),
                 Err(_) => sleep(BETWEEN_LOOKS).await,
             }
         };
@@ -299,7 +306,7 @@ impl<'a> Guide<'a> {
 
     /// Moves the elastic IP, and answers how long it led nowhere or to the old one.
     pub async fn move_address(&mut self, to: &str) -> Result<Duration, Failure> {
-        let began = Instant::now();
+        let began = monotonic();
         self.associate(to).await?;
         if let Some((_, _, address)) = self.elastic {
             self.page(address).await?;

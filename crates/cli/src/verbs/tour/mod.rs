@@ -13,14 +13,13 @@ use crate::{client::Client, failure::Failure, output::Output};
 
 /// Take the tour: launch, open, close, stop, move, enlarge, image and end a web server, each step proved
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "The region's instances must run: gureum up --driver process.
-
-What the tour makes has a name of its own, and is removed at the end, also if a step fails.
-
-Examples:
+#[command(after_help = "Examples:
   gureum tour
   gureum tour --port-offset 10000     for a region that was started so
-  gureum tour -o json | jq -r .proof")]
+  gureum tour -o json | jq -r .proof
+
+The region's instances must run: gureum up --driver process. What the tour makes has a name of its own, and is removed
+at the end, also if a step fails.")]
 pub struct Args {
     /// What the region adds to the ports of public addresses
     #[arg(long, value_name = "PORTS", default_value_t = 0)]

@@ -9,7 +9,12 @@ use std::{
 use gureum_firewall::Rule;
 use serde::{Deserialize, Serialize};
 
-use crate::{network::Network, process::Process, session::SessionRequest, ssh::Login};
+use crate::{
+    network::{Network, metadata::Machine},
+    process::Process,
+    session::SessionRequest,
+    ssh::Login,
+};
 
 /// What is to run, written by the node before it starts the shim.
 pub const PLAN_FILE: &str = "plan.json";
@@ -49,6 +54,9 @@ pub struct Plan {
     pub limits: Limits,
     #[serde(default)]
     pub network: Network,
+    /// What it can learn about itself.
+    #[serde(default)]
+    pub machine: Machine,
     /// Who may log in by SSH.
     #[serde(default)]
     pub login: Option<Login>,
@@ -159,6 +167,9 @@ pub enum Command {
     Configure {
         generation: u64,
         network: Network,
+        /// What it can learn about itself; none: as before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        machine: Option<Box<Machine>>,
     },
     /// The rules of all its interfaces from now on, in place of those before.
     Rules {

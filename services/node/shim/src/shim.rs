@@ -101,7 +101,7 @@ pub fn run(directory: &Path) -> Result<ExitCode, Failure> {
         configured: 0,
         stuck_ports: Vec::new(),
     };
-    let forwarder = Forwarder::start(plan.network.clone()).doing(|| "starting the forwarder".into())?;
+    let forwarder = Forwarder::start(plan.network.clone(), plan.machine.clone()).doing(|| "starting the forwarder".into())?;
     let mut shim =
         Shim { plan, state, console, followers: Vec::new(), sessions: session::Table::default(), running: None, rules: None, forwarder };
     shim.plan.notes.iter().for_each(|note| shim.console.note(note));
@@ -236,10 +236,13 @@ impl Shim {
                 protocol::Command::Stop { grace_ms } => self.stop(Duration::from_millis(grace_ms), false),
                 protocol::Command::Reboot { grace_ms } => self.stop(Duration::from_millis(grace_ms), true),
                 protocol::Command::Kill => self.kill(),
-                protocol::Command::Configure { generation, network } => {
+                protocol::Command::Configure { generation, network, machine } => {
                     // A reboot has it too.
                     self.plan.network = network.clone();
-                    self.forwarder.order(forward::Order::Configure { generation, network });
+                    if let Some(machine) = &machine {
+                        self.plan.machine = (**machine).clone();
+                    }
+                    self.forwarder.order(forward::Order::Configure { generation, network, machine });
                 }
                 protocol::Command::Rules { interfaces } => self.take_rules(interfaces),
             }

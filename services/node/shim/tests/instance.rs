@@ -16,7 +16,7 @@ use std::{
 
 use gureum_shim::{
     console,
-    network::Network,
+    network::{Network, metadata::Machine},
     process::Process,
     protocol::{self, CONTROL_SOCKET, Limits, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json},
     ssh::Login,
@@ -27,6 +27,9 @@ const FIRST_ID: u32 = 3_000_000;
 
 #[path = "instance/network.rs"]
 mod network;
+
+#[path = "instance/metadata.rs"]
+mod metadata;
 
 struct Instance {
     folder: tempfile::TempDir,
@@ -87,6 +90,7 @@ impl Instance {
             ids: 65_536,
             limits: Limits { cpu_milli: 500, memory_bytes: 128 << 20, tasks: 64 },
             network: Network::default(),
+            machine: Machine::default(),
             login: None,
             with_parent: true,
         };
@@ -293,6 +297,7 @@ fn a_boot_that_fails_says_why() {
         ids: 1,
         limits: Limits { cpu_milli: 500, memory_bytes: 64 << 20, tasks: 64 },
         network: Network::default(),
+        machine: Machine::default(),
         login: None,
         with_parent: false,
     };

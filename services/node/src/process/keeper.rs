@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use super::{
-    BETWEEN_LOOKS, Shared, changes, connection, ids, images, inside,
+    BETWEEN_LOOKS, Shared, changes, connection, ids, images, inside, machine,
     rules::{Interfaces, Rules},
     volumes,
 };
@@ -217,14 +217,16 @@ impl Keeper {
             return;
         }
         let network = self.shared.connections.of(&wanted.spec);
-        let runs_as = read_json::<Plan>(&self.directory.join(PLAN_FILE)).ok().flatten().map(|plan| plan.network);
-        let refused = match runs_as {
-            Some(runs_as) => connection::objection(&runs_as, &network),
+        let runs_as = read_json::<Plan>(&self.directory.join(PLAN_FILE)).ok().flatten();
+        let refused = match &runs_as {
+            Some(runs_as) => connection::objection(&runs_as.network, &network),
             None => Some("nobody knows how it is connected now".to_owned()),
         };
         if refused.is_none() {
             self.interfaces_changed(Interfaces::of(&wanted.scope, &wanted.spec)).await;
-            self.tell(&Command::Configure { generation: wanted.generation, network }).await;
+            // It began to boot when it did, whatever it is now.
+            let machine = runs_as.map(|plan| Box::new(machine::of(&wanted, plan.machine.pending_time)));
+            self.tell(&Command::Configure { generation: wanted.generation, network, machine }).await;
         }
         self.changing = Some(Changing { wanted, failures: 0, volumes_done: false, refused });
         self.change_volumes().await;
@@ -485,7 +487,7 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
         volumes: planned,
         user_data,
         notes,
-        environment: Vec::new(),
+        environment: machine::environment(spec),
         first_id: owner,
         ids: IDS,
         limits: Limits {
@@ -494,6 +496,7 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
             tasks: spec.demand.vcpu_milli.div_ceil(1_000) * TASKS_PER_VCPU,
         },
         network: shared.connections.of(spec),
+        machine: machine::of(boot, machine::pending_time(shared.clock.now())),
         login: Some(login),
         with_parent: shared.volatile,
     };

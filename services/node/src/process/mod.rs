@@ -17,6 +17,7 @@ mod ids;
 mod images;
 mod inside;
 mod keeper;
+mod machine;
 mod rules;
 mod sessions;
 mod volumes;

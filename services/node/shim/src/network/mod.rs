@@ -4,6 +4,7 @@ mod divert;
 pub mod factory;
 pub mod forward;
 mod listening;
+pub mod metadata;
 mod netlink;
 mod queue;
 pub mod wiring;
@@ -87,6 +88,11 @@ impl Interface {
     pub fn is_in_vpc(&self, address: Ipv4Addr) -> bool {
         let subnet = Ipv4Net::new(self.gateway(), self.prefix_length).ok();
         self.vpc_cidr_blocks.iter().copied().chain(subnet).any(|block| block.contains(&address))
+    }
+
+    /// The subnet's addresses; none without an address of its own, or if its length is none.
+    pub fn subnet_block(&self) -> Option<Ipv4Net> {
+        self.private_addresses.first().and_then(|address| Ipv4Net::new(*address, self.prefix_length).ok()).map(|block| block.trunc())
     }
 
     fn subnet_base(&self) -> u32 {

@@ -37,7 +37,7 @@ fn public() -> Ipv4Addr {
 }
 
 /// An instance's network: at this private address, and perhaps a public one, in a group.
-fn network(fabric: &Path, private: [u8; 4], public: Option<Ipv4Addr>, group: &str) -> Network {
+pub fn network(fabric: &Path, private: [u8; 4], public: Option<Ipv4Addr>, group: &str) -> Network {
     let interface = Interface {
         id: format!("eni-{}", private[3]),
         mac_address: format!("0a:00:00:00:00:{:02x}", private[3]),
@@ -262,11 +262,11 @@ fn an_address_that_moves_is_never_at_two_and_what_it_carried_ends() {
         carried = TcpStream::connect(address).ok();
         carried.is_some()
     });
-    old.order(&protocol::Command::Configure { generation: 2, network: with(40, None) });
+    old.order(&protocol::Command::Configure { generation: 2, network: with(40, None), machine: None });
     old.wait(|state| state.configured == 2);
     assert!(TcpStream::connect(address).is_err(), "it was let go before that was told");
     assert_eq!(carried.unwrap().read(&mut [0]).ok().unwrap_or(0), 0);
-    new.order(&protocol::Command::Configure { generation: 2, network: with(41, Some(*address.ip())) });
+    new.order(&protocol::Command::Configure { generation: 2, network: with(41, Some(*address.ip())), machine: None });
     new.wait(|state| state.configured == 2);
     assert!(TcpStream::connect(address).is_ok(), "it leads there as soon as that is told");
     [old, new].into_iter().for_each(Instance::end);

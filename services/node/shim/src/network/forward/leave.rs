@@ -29,7 +29,7 @@ use super::{
     world::{Peer, Question, World, start},
 };
 use crate::network::{
-    Interface, Transport,
+    Interface, Transport, metadata,
     queue::{Held, Verdict},
 };
 
@@ -179,7 +179,7 @@ async fn connect(to: SocketAddrV4) -> Result<TcpStream, Unmade> {
 async fn carry(world: &Rc<World>, inside: TcpStream, made: Made, task: AbortHandle) {
     let Made { other, sent, question, rule } = made;
     if matches!(other, Other::Metadata) {
-        return;
+        return metadata::serve(&world.metadata, || world.network(), inside).await;
     }
     let begun = world.begin(sent.flow(), question, rule, task);
     let ended = match other {

@@ -30,7 +30,11 @@ use tokio::{
 
 use self::{doors::Doors, switch::Switch, world::World};
 pub use self::{fabric::forget, flow_log::FLOW_LOG_FILE, leave::RESOLVER};
-use super::{InterfaceRules, Network, listening::Listening};
+use super::{
+    InterfaceRules, Network,
+    listening::Listening,
+    metadata::{self, Machine},
+};
 use crate::control::Lines;
 
 /// Where what is within connects, so that its sockets can cross.
@@ -47,6 +51,8 @@ pub enum Order {
     Configure {
         generation: u64,
         network: Network,
+        /// None: as before.
+        machine: Option<Box<Machine>>,
     },
     Rules(Vec<InterfaceRules>),
     /// The instance runs no more: nothing leads to it.
@@ -78,15 +84,16 @@ pub struct Forwarder {
 
 impl Forwarder {
     /// Starts the thread. The current directory is the instance's.
-    pub fn start(network: Network) -> io::Result<Self> {
+    pub fn start(network: Network, machine: Machine) -> io::Result<Self> {
         let _ = std::fs::remove_file(SWITCH_SOCKET);
         let listener = StdListener::bind(SWITCH_SOCKET)?;
         listener.set_nonblocking(true)?;
         let (ours, theirs) = StdStream::pair()?;
+        let metadata = metadata::Service::new(machine)?;
         let (orders, receiver) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name("forwarder".into()).spawn(move || {
-            let world = Rc::new(World::new(network, Path::new("."), theirs));
+            let world = Rc::new(World::new(network, metadata, Path::new("."), theirs));
             LocalSet::new().block_on(&runtime, serve(world, listener, receiver))
         })?;
         Ok(Self { orders, reports: Lines::new(ours)? })
@@ -145,7 +152,10 @@ async fn open(world: &Rc<World>, doors: &mut Doors, listening: &BTreeSet<Listeni
 
 async fn obey(world: &Rc<World>, order: Order, doors: &mut Doors, listening: &mut BTreeSet<Listening>, tasks: &mut JoinSet<()>) {
     match order {
-        Order::Configure { generation, network } => {
+        Order::Configure { generation, network, machine } => {
+            if let Some(machine) = machine {
+                world.metadata.set(*machine);
+            }
             world.network.replace(Rc::new(network));
             if world.switch().is_some() {
                 open(world, doors, listening).await;

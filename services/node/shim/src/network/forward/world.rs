@@ -25,13 +25,14 @@ use super::{
     pump::Moved,
     switch::Switch,
 };
-use crate::network::{Interface, InterfaceRules, Network, Transport};
+use crate::network::{Interface, InterfaceRules, Network, Transport, metadata};
 
 /// How long what the instance does first waits for the rules, which follow its boot.
 const RULES_COME_WITHIN: Duration = Duration::from_secs(10);
 
 pub struct World {
     pub network: RefCell<Rc<Network>>,
+    pub metadata: metadata::Service,
     firewalls: RefCell<BTreeMap<String, Rc<Firewall>>>,
     pub switch: RefCell<Option<Rc<Switch>>>,
     pub fabric: Option<Fabric>,
@@ -69,11 +70,12 @@ pub struct Question {
 }
 
 impl World {
-    pub fn new(network: Network, directory: &Path, reports: UnixStream) -> Self {
+    pub fn new(network: Network, metadata: metadata::Service, directory: &Path, reports: UnixStream) -> Self {
         // Without it instances are not found by their private addresses; the node says so when it starts.
         let fabric = Fabric::open(&network.fabric).ok();
         Self {
             network: RefCell::new(Rc::new(network)),
+            metadata,
             firewalls: RefCell::default(),
             switch: RefCell::default(),
             fabric,

@@ -47,7 +47,7 @@ fn directory(name: impl Into<String>, entries: Vec<Entry>) -> Entry {
 
 /// Looks up a path.
 pub fn find(path: &str, machine: &Machine, network: &Network) -> Found {
-    let is_directory = path.ends_with('/');
+    // A slash at the end means nothing, not even where nothing is beneath: botocore asks for `availability-zone/`.
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let Some((version, rest)) = parts.split_first() else { return Found::Text(VERSIONS.into()) };
     if !VERSIONS.lines().any(|known| known == *version) {
@@ -58,19 +58,19 @@ pub fn find(path: &str, machine: &Machine, network: &Network) -> Found {
         ["user-data"] if !machine.user_data.is_empty() => Found::Text(machine.user_data.clone()),
         ["dynamic"] => Found::Text("instance-identity/".into()),
         ["dynamic", "instance-identity"] => Found::Text("document".into()),
-        ["dynamic", "instance-identity", "document"] if !is_directory => Found::Text(document(machine, network).into_bytes()),
+        ["dynamic", "instance-identity", "document"] => Found::Text(document(machine, network).into_bytes()),
         ["dynamic", "instance-identity", "signature" | "pkcs7" | "rsa2048"] => Found::Nothing(Some(NOT_SIGNED)),
         ["meta-data", "iam", ..] => Found::Nothing(Some(NO_ROLE)),
-        ["meta-data", "spot", "instance-action"] if !is_directory => match &machine.interruption {
+        ["meta-data", "spot", "instance-action"] => match &machine.interruption {
             Some(notice) => Found::Json(json!({ "action": notice.action, "time": notice.time }).to_string()),
             None => Found::Nothing(None),
         },
-        ["meta-data", beneath @ ..] => walk(metadata(machine, network), beneath, is_directory),
+        ["meta-data", beneath @ ..] => walk(metadata(machine, network), beneath),
         _ => Found::Nothing(None),
     }
 }
 
-fn walk(entries: Vec<Entry>, parts: &[&str], is_directory: bool) -> Found {
+fn walk(entries: Vec<Entry>, parts: &[&str]) -> Found {
     let mut node = Node::Directory(entries);
     for part in parts {
         let Node::Directory(entries) = node else { return Found::Nothing(None) };
@@ -80,7 +80,6 @@ fn walk(entries: Vec<Entry>, parts: &[&str], is_directory: bool) -> Found {
         }
     }
     match node {
-        Node::Leaf(_) if is_directory => Found::Nothing(None),
         Node::Leaf(text) => Found::Text(text),
         Node::Directory(entries) => Found::Text(list(&entries).into_bytes()),
     }
@@ -277,7 +276,8 @@ mod tests {
         assert_eq!(meta("instance-id").as_deref(), Some("i-0123456789abcdef0"));
         assert_eq!(text("/2021-07-15/meta-data/instance-id"), meta("instance-id"));
         assert_eq!(text("/1999-01-01/meta-data/instance-id"), None);
-        assert_eq!(meta("instance-id/"), None);
+        assert_eq!(meta("placement/availability-zone/").as_deref(), Some("us-east-1a"));
+        assert_eq!(meta("instance-id/more"), None);
         assert_eq!(meta("placement"), meta("placement/"));
         assert_eq!(meta("placement/").as_deref(), Some("availability-zone\navailability-zone-id\nregion"));
         assert_eq!(meta("public-keys/").as_deref(), Some("0=my-key"));

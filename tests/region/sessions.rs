@@ -10,6 +10,7 @@ use std::{
 
 use gureum_proto::compute::v1::{compute_service_client::ComputeServiceClient, *};
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt},
     termios::{Winsize, tcgetattr, tcsetwinsize},
 };
@@ -21,6 +22,8 @@ use crate::{
 };
 
 const ACCOUNT: &str = "000000000911";
+/// For a program to say what it is expected to.
+const SHOWN_WITHIN: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
 
 fn gureum(region: &Deployment, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gureum"));
@@ -77,6 +80,8 @@ impl AtTerminal {
         let mut shown = String::new();
         while !shown.contains(text) {
             let mut part = [0; 1024];
+            let mut waited = [PollFd::new(&self.screen, PollFlags::IN)];
+            assert_eq!(poll(&mut waited, Some(&SHOWN_WITHIN)).unwrap(), 1, "no \"{text}\" in {shown}");
             let count = self.screen.read(&mut part).unwrap_or_else(|error| panic!("{error}: no \"{text}\" in {shown}"));
             shown.push_str(&String::from_utf8_lossy(&part[..count]));
         }

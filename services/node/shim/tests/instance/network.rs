@@ -230,6 +230,7 @@ fn what_is_open_stays_open_when_a_rule_goes_unless_tracking_is_strict() {
             stream.is_some()
         });
         let mut stream = stream.unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let mut said = |text: &str| {
             let mut answer = [0; 100];
             stream.write_all(text.as_bytes()).and_then(|()| stream.read(&mut answer)).map(|length| answer[..length].to_vec())
@@ -265,7 +266,12 @@ fn an_address_that_moves_is_never_at_two_and_what_it_carried_ends() {
     old.order(&protocol::Command::Configure { generation: 2, network: with(40, None), machine: None });
     old.wait(|state| state.configured == 2);
     assert!(TcpStream::connect(address).is_err(), "it was let go before that was told");
-    assert_eq!(carried.unwrap().read(&mut [0]).ok().unwrap_or(0), 0);
+    let mut carried = carried.unwrap();
+    carried.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    match carried.read(&mut [0]) {
+        Ok(length) => assert_eq!(length, 0),
+        Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
+    }
     new.order(&protocol::Command::Configure { generation: 2, network: with(41, Some(*address.ip())), machine: None });
     new.wait(|state| state.configured == 2);
     assert!(TcpStream::connect(address).is_ok(), "it leads there as soon as that is told");

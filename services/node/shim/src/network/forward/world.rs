@@ -127,13 +127,14 @@ impl World {
 
     /// What came by a public address that leads elsewhere now is cut: it would be answered by two.
     pub fn cut_what_came_elsewhere(&self) {
-        let network = self.network();
-        let leads_here = |address: Ipv4Addr| {
-            network.public_addresses().any(|public| public == address)
-                || network.interfaces.iter().any(|interface| interface.private_addresses.contains(&address))
-        };
         let flows = self.flows.borrow();
-        flows.values().filter(|open| open.called.is_some_and(|called| !leads_here(called))).for_each(|open| open.task.abort());
+        flows.values().filter(|open| open.called.is_some_and(|called| !self.leads_here(called))).for_each(|open| open.task.abort());
+    }
+
+    fn leads_here(&self, address: Ipv4Addr) -> bool {
+        let network = self.network();
+        network.public_addresses().any(|public| public == address)
+            || network.interfaces.iter().any(|interface| interface.private_addresses.contains(&address))
     }
 
     pub fn cut_all(&self) {
@@ -171,6 +172,11 @@ impl World {
         let number = self.next_flow.get();
         self.next_flow.set(number + 1);
         let called = (question.direction == Direction::Ingress).then(|| *flow.destination.ip());
+        // Its address or its rule may have gone while it was being made.
+        let is_strict = self.network().strict_tracking;
+        if called.is_some_and(|called| !self.leads_here(called)) || (is_strict && rule.is_some() && self.decide_now(&question).is_none()) {
+            task.abort();
+        }
         self.flows.borrow_mut().insert(number, Open { question, called, task });
         Begun { world: self.clone(), number, flow, rule, moved: RefCell::default(), reason: RefCell::default() }
     }

@@ -116,12 +116,16 @@ async fn programs_run_in_an_instance_files_go_in_and_out_and_its_console_is_foll
 
     // A terminal: its size, Ctrl-C, and the mode that it had.
     let mut shell = AtTerminal::start(&region, &["connect", &id]);
-    shell.press("PS1=; stty size; echo \"$TERM on $(tty)\"; sleep 600\n");
+    // A shell may throw away what is typed before it asks for it.
+    let prompted = shell.until("# ");
+    assert!(!prompted.is_empty());
+    shell.press("PS1='ne''xt: '; stty size; sh -c 'echo \"$TERM on $(tty)\"; exec sleep 600'\n");
     let shown = shell.until("vt220 on /dev/pts/0");
     assert!(shown.contains("31 97\r\n"), "{shown}");
     shell.press("\x03");
+    shell.until("next: ");
     shell.press("echo code$?\n");
-    shell.until("code130");
+    shell.until("code130\r\nnext: ");
     tcsetwinsize(&shell.screen, Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
     let process = shell.program.id().to_string();
     assert!(Command::new("kill").args(["-WINCH", &process]).status().unwrap().success());

@@ -158,8 +158,7 @@ pub fn run(_: &Path) -> Result<ExitCode, Failure> {
                 },
                 Order::Mapped { .. } => {}
                 Order::Shutdown => {
-                    sessions.hang_all_up();
-                    return shut_down();
+                    return shut_down(&sessions);
                 }
                 Order::OpenSession { number, request } => {
                     let environment = boot.as_ref().map_or(&[][..], |boot| &boot.environment);
@@ -290,7 +289,8 @@ fn reap(flags: Option<WaitPidFlag>) -> Option<(Pid, Exit)> {
 }
 
 /// Lets everything end. What does not want to is ended by the shim, with this process.
-fn shut_down() -> Result<ExitCode, Failure> {
+fn shut_down(sessions: &Inside) -> Result<ExitCode, Failure> {
+    sessions.hang_all_up();
     for signal in [Signal::SIGTERM, Signal::SIGCONT] {
         match kill(Pid::from_raw(-1), signal) {
             // Nothing runs.
@@ -298,6 +298,15 @@ fn shut_down() -> Result<ExitCode, Failure> {
             Err(error) => return Err(error).doing(|| "ending what runs".into()),
         }
     }
-    while reap(None).is_some() {}
-    Ok(ExitCode::SUCCESS)
+    loop {
+        while reap(Some(WaitPidFlag::WNOHANG)).is_some() {}
+        if kill(Pid::from_raw(-1), None) == Err(Errno::ESRCH) {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let _ = poll(&mut [], BETWEEN_HANG_UPS);
+        sessions.hang_all_up();
+    }
 }
+
+/// Milliseconds between two looks at what still runs when the instance shuts down.
+const BETWEEN_HANG_UPS: u16 = 20;

@@ -2,9 +2,9 @@
 
 use std::{
     fs::{self, File, Permissions},
-    io,
+    io::{self, Read},
     os::unix::fs::{PermissionsExt, symlink},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::{
@@ -38,7 +38,38 @@ const NONE: Option<&str> = None;
 const INERT: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
 /// Makes the current directory, which is the root volume, the root of all that process 1 and its children see.
+///
+/// It is entered before anything is made in it: what an instance left there may be links, and followed from outside they
+/// would lead into the host. The host's file system is meanwhile at a place in it whose name nobody within can know.
 pub fn enter(plan: &Plan) -> Result<(), Failure> {
+    let host = at_unknown_place().doing(|| "making a place for the host's file system".into())?;
+    pivot_root(".", &host).doing(|| "entering the root volume".into())?;
+    std::env::set_current_dir("/").doing(|| "entering /".into())?;
+    let filled = fill(plan, &Path::new("/").join(&host));
+    let left = umount2(&host, MntFlags::MNT_DETACH).doing(|| "leaving the host's file system".into());
+    let _ = fs::remove_dir(&host);
+    filled.and(left)
+}
+
+/// Names of the places in which the host's file system is while a root volume is filled.
+const HOST: &str = ".host-";
+
+/// An empty directory in the root volume, in the current one. Those are removed that an interrupted boot has left.
+fn at_unknown_place() -> io::Result<PathBuf> {
+    for entry in fs::read_dir(".")?.filter_map(Result::ok) {
+        if entry.file_name().to_string_lossy().starts_with(HOST) {
+            // One in which something is was made by the instance.
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+    let mut unknown = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut unknown)?;
+    let place = PathBuf::from(format!("{HOST}{:032x}", u128::from_ne_bytes(unknown)));
+    fs::create_dir(&place)?;
+    Ok(place)
+}
+
+fn fill(plan: &Plan, host: &Path) -> Result<(), Failure> {
     for name in ["proc", "dev", "etc", "opt/gureum/bin", "root", "run", "tmp", "var/log", "var/tmp", "home"] {
         fs::create_dir_all(name).doing(|| format!("making /{name} in the root volume"))?;
     }
@@ -46,40 +77,36 @@ pub fn enter(plan: &Plan) -> Result<(), Failure> {
         let _ = fs::set_permissions(name, Permissions::from_mode(0o1777));
     }
     if !plan.whole {
-        PROGRAMS.iter().try_for_each(|name| show_program_directory(name))?;
-        SETTINGS.iter().try_for_each(|name| show(name))?;
+        PROGRAMS.iter().try_for_each(|name| show_program_directory(host, name))?;
+        SETTINGS.iter().try_for_each(|name| show(host, name))?;
     }
     files(plan).doing(|| "writing /etc in the root volume".into())?;
     mount(Some("proc"), "proc", Some("proc"), INERT, NONE).doing(|| "mounting /proc".into())?;
     mount(Some("tmpfs"), "run", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=755,size=64m"))
         .doing(|| "mounting /run".into())?;
-    devices()?;
-    pivot_root(".", ".").doing(|| "entering the root volume".into())?;
-    umount2(".", MntFlags::MNT_DETACH).doing(|| "leaving the host's file system".into())?;
-    std::env::set_current_dir("/").doing(|| "entering /".into())
+    devices(host)
 }
 
 /// Shows a directory of programs as the host has it: as itself, or as a link to another.
-fn show_program_directory(name: &str) -> Result<(), Failure> {
-    let host = Path::new("/").join(name);
-    match fs::read_link(&host) {
+fn show_program_directory(host: &Path, name: &str) -> Result<(), Failure> {
+    match fs::read_link(host.join(name)) {
         Ok(_) if fs::symlink_metadata(name).is_ok() => Ok(()),
         Ok(target) => symlink(target, name).doing(|| format!("linking /{name}")),
-        Err(_) => show(name),
+        Err(_) => show(host, name),
     }
 }
 
 /// Shows a file or directory of the host, read-only.
-fn show(name: &str) -> Result<(), Failure> {
-    let host = Path::new("/").join(name);
+fn show(host: &Path, name: &str) -> Result<(), Failure> {
+    let host = host.join(name);
     let Ok(metadata) = fs::metadata(&host) else { return Ok(()) };
     let place = if metadata.is_dir() { fs::create_dir_all(name) } else { touch(name) };
     place.doing(|| format!("making /{name} in the root volume"))?;
-    mount(Some(&host), name, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE).doing(|| format!("showing {}", host.display()))?;
+    mount(Some(&host), name, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE).doing(|| format!("showing the host's /{name}"))?;
     // What is locked by the host's mount has to be said again.
     let held = statvfs(name).map(|found| held_flags(found.flags())).unwrap_or(MsFlags::empty());
     let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | held;
-    mount(NONE, name, NONE, flags, NONE).doing(|| format!("showing {} read-only", host.display()))
+    mount(NONE, name, NONE, flags, NONE).doing(|| format!("showing the host's /{name} read-only"))
 }
 
 fn held_flags(found: FsFlags) -> MsFlags {
@@ -94,13 +121,13 @@ fn held_flags(found: FsFlags) -> MsFlags {
     pairs.into_iter().filter(|(has, _)| found.contains(*has)).fold(MsFlags::empty(), |flags, (_, flag)| flags | flag)
 }
 
-fn devices() -> Result<(), Failure> {
+fn devices(host: &Path) -> Result<(), Failure> {
     mount(Some("tmpfs"), "dev", Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, Some("mode=755,size=1m"))
         .doing(|| "mounting /dev".into())?;
     for name in DEVICES {
-        let (host, place) = (format!("/dev/{name}"), format!("dev/{name}"));
+        let place = format!("dev/{name}");
         touch(&place).doing(|| format!("making /{place}"))?;
-        mount(Some(host.as_str()), place.as_str(), NONE, MsFlags::MS_BIND, NONE).doing(|| format!("showing {host}"))?;
+        mount(Some(&host.join(&place)), place.as_str(), NONE, MsFlags::MS_BIND, NONE).doing(|| format!("showing the host's /{place}"))?;
     }
     for name in ["dev/pts", "dev/shm"] {
         fs::create_dir(name).doing(|| format!("making /{name}"))?;

@@ -119,6 +119,7 @@ impl Shim {
         loop {
             if self.running.is_none() && self.is_over() {
                 limits::remove(&self.state.groups);
+                self.forwarder.finish();
                 return Ok(ExitCode::SUCCESS);
             }
             self.wait(listener, signals, self.plan.with_parent.then_some(&parent)).doing(|| "waiting".into())?;

@@ -373,3 +373,18 @@ fn until_there(path: &Path) {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn links_that_an_instance_left_lead_nowhere_when_it_boots() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("hostname"), "the host's").unwrap();
+    let path = outside.path().to_owned();
+    let mut instance = Instance::boot_as("cat /etc/hostname", |plan, _| {
+        std::os::unix::fs::symlink(&path, plan.root.join("etc")).unwrap();
+        std::os::unix::fs::symlink(&path, plan.root.join("home")).unwrap();
+    });
+    let state = instance.wait(|state| state.user_data.is_some() || matches!(state.status, Status::Failed { .. }));
+    assert!(matches!(state.status, Status::Failed { .. }), "its /etc leads nowhere: {state:?}\n{}", instance.console());
+    assert_eq!(fs::read_to_string(outside.path().join("hostname")).unwrap(), "the host's");
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1, "something was made outside");
+}

@@ -73,8 +73,9 @@ impl Inside {
     }
 
     /// Hangs all sessions up: a shell at a terminal ends by this, and not by SIGTERM.
-    pub fn hang_all_up(&mut self) {
-        std::mem::take(&mut self.0).values().for_each(hang_up);
+    /// It may be deaf to it for a moment, so it is done again until nothing runs.
+    pub fn hang_all_up(&self) {
+        self.0.values().for_each(hang_up);
     }
 
     /// Tells the shim if what ended is a session's program.

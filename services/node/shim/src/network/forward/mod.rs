@@ -80,6 +80,7 @@ pub enum Report {
 pub struct Forwarder {
     orders: mpsc::UnboundedSender<Order>,
     pub reports: Lines,
+    thread: thread::JoinHandle<()>,
 }
 
 impl Forwarder {
@@ -92,11 +93,19 @@ impl Forwarder {
         let metadata = metadata::Service::new(machine)?;
         let (orders, receiver) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        thread::Builder::new().name("forwarder".into()).spawn(move || {
+        let thread = thread::Builder::new().name("forwarder".into()).spawn(move || {
             let world = Rc::new(World::new(network, metadata, Path::new("."), theirs));
-            LocalSet::new().block_on(&runtime, serve(world, listener, receiver))
+            // It fails before it has begun alone, which is heard as the end of its reports.
+            let _ = LocalSet::new().block_on(&runtime, serve(world, listener, receiver));
         })?;
-        Ok(Self { orders, reports: Lines::new(ours)? })
+        Ok(Self { orders, reports: Lines::new(ours)?, thread })
+    }
+
+    /// Ends the thread, and waits until nothing of the instance can be reached any more.
+    pub fn finish(self) {
+        drop(self.orders);
+        // One that has panicked has left what is removed with the instance.
+        let _ = self.thread.join();
     }
 
     pub fn order(&self, order: Order) {
@@ -114,7 +123,10 @@ async fn serve(world: Rc<World>, listener: StdListener, mut orders: mpsc::Unboun
         let until = LOOKS.iter().find(|(most, _)| looks < *most).map_or(Duration::MAX, |(_, between)| *between);
         tokio::select! {
             order = orders.recv() => match order {
-                None => return Ok(()),
+                None => {
+                    obey(&world, Order::Off, &mut doors, &mut listening, &mut tasks).await;
+                    return Ok(());
+                }
                 Some(order) => {
                     obey(&world, order, &mut doors, &mut listening, &mut tasks).await;
                     looks = 0;

@@ -274,7 +274,7 @@ fn an_instance_that_is_stopped_ends_its_sessions_and_says_so() {
     // It asks for more: a shell on its way there may not hear that it is hung up.
     session.until("up2\r\n");
     session.until("# ");
-    assert!(instance.control.write(&protocol::Command::Stop { grace_ms: 600_000 }));
+    assert!(instance.control.write(&protocol::Command::Stop { grace_ms: 3_000 }));
     // A shell that ends waits until what it wrote is taken.
     session.rest();
     let SessionTold::Closed { message } = session.told() else { panic!("it was not told") };

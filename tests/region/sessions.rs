@@ -125,7 +125,7 @@ async fn programs_run_in_an_instance_files_go_in_and_out_and_its_console_is_foll
     shell.press("\x03");
     shell.until("next: ");
     shell.press("echo code$?\n");
-    shell.until("code130\r\nnext: ");
+    shell.until("code130");
     tcsetwinsize(&shell.screen, Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
     let process = shell.program.id().to_string();
     assert!(Command::new("kill").args(["-WINCH", &process]).status().unwrap().success());

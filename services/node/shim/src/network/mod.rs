@@ -84,10 +84,12 @@ impl Network {
 }
 
 impl Interface {
-    /// Whether an address is one of the VPC's, whoever has it.
+    /// Whether an address is one of the VPC's, whoever has it. Where its blocks are not known it may be: none is larger than
+    /// a /16 ("VPC CIDR blocks" of the original), and what is private beside it is no place for an instance either.
     pub fn is_in_vpc(&self, address: Ipv4Addr) -> bool {
-        let subnet = Ipv4Net::new(self.gateway(), self.prefix_length).ok();
-        self.vpc_cidr_blocks.iter().copied().chain(subnet).any(|block| block.contains(&address))
+        const LARGEST_BLOCK: u8 = 16;
+        let around = Ipv4Net::new(self.gateway(), LARGEST_BLOCK).ok().filter(|_| self.vpc_cidr_blocks.is_empty());
+        self.vpc_cidr_blocks.iter().copied().chain(around).any(|block| block.contains(&address))
     }
 
     /// The subnet's addresses; none without an address of its own, or if its length is none.
@@ -103,5 +105,26 @@ impl Interface {
     /// The subnet's router: its second address ("Subnet CIDR blocks" of the original).
     pub fn gateway(&self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.subnet_base() + 1)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_the_vpc_is_known_also_where_its_blocks_are_not() {
+        let is_in = |blocks: &[&str], address: &str| {
+            let vpc_cidr_blocks = blocks.iter().map(|block| block.parse().unwrap()).collect();
+            let private_addresses = vec!["172.31.16.4".parse().unwrap()];
+            let interface = Interface { vpc_cidr_blocks, private_addresses, prefix_length: 20, ..Interface::default() };
+            (interface.gateway().to_string(), interface.is_in_vpc(address.parse().unwrap()))
+        };
+        let gateway = || "172.31.16.1".to_owned();
+        assert_eq!(is_in(&[], "172.31.255.9"), (gateway(), true));
+        assert_eq!(is_in(&[], "172.30.0.9"), (gateway(), false));
+        assert_eq!(is_in(&["172.31.16.0/20", "10.0.0.0/24"], "172.31.255.9"), (gateway(), false));
+        assert_eq!(is_in(&["172.31.16.0/20", "10.0.0.0/24"], "10.0.0.9"), (gateway(), true));
     }
 }

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    fabric::{self, Answer, Hello, Place, Unmade},
+    fabric::{self, Answer, Datagrams, Hello, Place, Unmade},
     flow_log::Flow,
     pump::{Moved, Stream, pump},
     world::{Begun, Peer, Question, World, seen_as, start},
@@ -280,13 +280,15 @@ fn stream(connection: std::os::fd::OwnedFd) -> io::Result<Stream> {
 /// Datagrams of one source, each with its length before it.
 async fn datagrams_by_stream(world: &Rc<World>, caller: UnixStream, call: Call, task: AbortHandle) -> io::Result<()> {
     let Some((inside, begun)) = let_datagrams_in(world, &call, task).await else { return Ok(()) };
-    let (mut reader, mut writer) = caller.into_split();
+    let (reader, mut writer) = caller.into_split();
+    let mut reader = Datagrams::of(reader);
     let there = async {
+        let mut datagram = vec![0; LARGEST_DATAGRAM];
         loop {
-            let datagram = fabric::receive_datagram(&mut reader).await?;
-            begun.moved.borrow_mut().there += datagram.len() as u64;
+            let length = reader.receive(&mut datagram).await?;
+            begun.moved.borrow_mut().there += length as u64;
             // One that cannot be delivered now is lost, as datagrams are.
-            let _ = inside.send(&datagram).await;
+            let _ = inside.send(&datagram[..length]).await;
         }
     };
     let back = async {

@@ -28,7 +28,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Interest},
-    net::{UnixListener, UnixStream},
+    net::{UnixListener, UnixStream, unix::OwnedReadHalf},
 };
 
 use crate::network::{Transport, factory};
@@ -168,9 +168,31 @@ pub async fn send_datagram(stream: &mut (impl AsyncWriteExt + Unpin), datagram: 
     stream.write_all(&[&length.to_be_bytes(), datagram].concat()).await
 }
 
-/// The next datagram within a stream.
-pub async fn receive_datagram(stream: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Vec<u8>> {
-    let mut datagram = vec![0; usize::from(stream.read_u16().await?)];
-    stream.read_exact(&mut datagram).await?;
-    Ok(datagram)
+/// Datagrams within a stream, read so that whoever stops waiting in between loses nothing.
+pub struct Datagrams {
+    reader: OwnedReadHalf,
+    unread: Vec<u8>,
+}
+
+impl Datagrams {
+    pub fn of(reader: OwnedReadHalf) -> Self {
+        Self { reader, unread: Vec::new() }
+    }
+
+    /// The next one, at the beginning of the buffer, which has room for the largest.
+    pub async fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some((length, rest)) = self.unread.split_first_chunk::<2>() {
+                let length = usize::from(u16::from_be_bytes(*length));
+                if let Some(datagram) = rest.get(..length) {
+                    buffer[..length].copy_from_slice(datagram);
+                    self.unread.drain(..length + 2);
+                    return Ok(length);
+                }
+            }
+            if self.reader.read_buf(&mut self.unread).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
 }

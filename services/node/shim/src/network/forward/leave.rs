@@ -2,25 +2,22 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket as StdUdpSocket},
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::OwnedFd,
     rc::Rc,
     time::Duration,
 };
 
 use gureum_firewall::Direction;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg};
 use tokio::{
-    io::{AsyncReadExt, Interest},
-    net::{TcpStream, UdpSocket, UnixStream},
+    io::AsyncReadExt,
+    net::{TcpStream, UnixStream},
     task::AbortHandle,
     time::timeout,
 };
 
 use super::{
-    enter::QUIET_UDP,
     fabric::{self, Answer, Hello, Unmade},
     flow_log::Flow,
     pump::{Moved, Stream, pump},
@@ -37,10 +34,7 @@ use crate::network::{
 const CONNECTS_WITHIN: Duration = Duration::from_secs(20);
 /// For the instance to take up a connection whose other side is made.
 const ACCEPTED_WITHIN: Duration = Duration::from_secs(10);
-const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(50);
-const LARGEST_DATAGRAM: usize = 65_535;
-/// Datagrams that wait while where they go is being found out.
-const WAITING: usize = 64;
+pub const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(50);
 
 /// Where an instance asks about itself.
 pub const METADATA: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(169, 254, 169, 254), 80);
@@ -48,7 +42,7 @@ pub const METADATA: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(169, 254, 169
 pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 253);
 
 /// Where something goes that an instance sends.
-enum Way {
+pub enum Way {
     Metadata,
     /// The host's resolver.
     Resolver(SocketAddrV4),
@@ -212,15 +206,15 @@ async fn hand_over(inside: TcpStream, mut called: UnixStream, moved: &RefCell<Mo
 
 /// Something that an instance sends for the first time.
 #[derive(Clone)]
-struct Sent {
-    interface: Interface,
-    transport: Transport,
-    source: SocketAddrV4,
-    destination: SocketAddrV4,
+pub struct Sent {
+    pub interface: Interface,
+    pub transport: Transport,
+    pub source: SocketAddrV4,
+    pub destination: SocketAddrV4,
 }
 
 impl Sent {
-    fn flow(&self) -> Flow {
+    pub fn flow(&self) -> Flow {
         Flow {
             interface: self.interface.id.clone(),
             direction: Direction::Egress.as_str(),
@@ -231,7 +225,7 @@ impl Sent {
     }
 
     /// The rule that lets it out, if one is needed; else why it stays.
-    async fn decide(&self, world: &World, way: &Way) -> Result<(Question, Option<String>), &'static str> {
+    pub async fn decide(&self, world: &World, way: &Way) -> Result<(Question, Option<String>), &'static str> {
         let groups = match way {
             Way::Private(_, groups) => groups.iter().filter_map(|group| group.parse().ok()).collect(),
             _ => Vec::new(),
@@ -254,7 +248,7 @@ impl Sent {
         }
     }
 
-    async fn way(&self, world: &World) -> io::Result<Way> {
+    pub async fn way(&self, world: &World) -> io::Result<Way> {
         let (network, to) = (world.network(), *self.destination.ip());
         if self.destination == METADATA && self.transport == Transport::Tcp {
             return Ok(Way::Metadata);
@@ -294,182 +288,4 @@ fn is_of_host(address: Ipv4Addr) -> bool {
         || StdUdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
             .and_then(|probe| probe.connect((address, 9)).and_then(|()| probe.local_addr()))
             .is_ok_and(|own| own.ip() == IpAddr::V4(address))
-}
-
-type Flows = Rc<RefCell<HashMap<(SocketAddrV4, SocketAddrV4), tokio::sync::mpsc::Sender<Vec<u8>>>>>;
-
-/// Takes every datagram of the instance that no socket of its own waits for.
-pub async fn datagrams(world: Rc<World>, switch: Rc<Switch>) {
-    let flows = Flows::default();
-    let mut buffer = vec![0; LARGEST_DATAGRAM];
-    loop {
-        let received = switch.udp.async_io(Interest::READABLE, || receive(&switch.udp, &mut buffer)).await;
-        let Ok((length, source, destination)) = received else {
-            tokio::time::sleep(BETWEEN_ATTEMPTS).await;
-            continue;
-        };
-        let datagram = buffer[..length].to_vec();
-        let key = (source, destination);
-        let known = flows.borrow().get(&key).cloned();
-        if let Some(known) = known {
-            // One that has too many waiting loses some, as datagrams are lost.
-            let _ = known.try_send(datagram);
-            continue;
-        }
-        let Some(interface) = world.network().interface_of(*source.ip()).cloned() else { continue };
-        let (first, following) = tokio::sync::mpsc::channel(WAITING);
-        let _ = first.try_send(datagram);
-        flows.borrow_mut().insert(key, first);
-        let sent = Sent { interface, transport: Transport::Udp, source, destination };
-        let (world, switch, flows) = (world.clone(), switch.clone(), flows.clone());
-        start(move |task| async move {
-            let _ = exchange(&world, &switch, &sent, following, task).await;
-            flows.borrow_mut().remove(&key);
-        });
-    }
-}
-
-/// A datagram, from whom it comes and to whom it was sent.
-fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, SocketAddrV4, SocketAddrV4)> {
-    let mut space = nix::cmsg_space!(nix::libc::sockaddr_in);
-    let mut parts = [io::IoSliceMut::new(buffer)];
-    let message = recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::empty())?;
-    let source = message.address.ok_or(io::ErrorKind::InvalidData)?;
-    let mut controls = message.cmsgs()?;
-    let destination = controls.find_map(|control| match control {
-        ControlMessageOwned::Ipv4OrigDstAddr(destination) => Some(SockaddrIn::from(destination)),
-        _ => None,
-    });
-    let destination = destination.ok_or(io::ErrorKind::InvalidData)?;
-    Ok((message.bytes, SocketAddrV4::new(source.ip(), source.port()), SocketAddrV4::new(destination.ip(), destination.port())))
-}
-
-/// Moves datagrams between the instance and one other address, until both are quiet.
-async fn exchange(
-    world: &Rc<World>,
-    switch: &Switch,
-    sent: &Sent,
-    mut following: tokio::sync::mpsc::Receiver<Vec<u8>>,
-    task: AbortHandle,
-) -> io::Result<()> {
-    let way = sent.way(world).await?;
-    let (question, rule) = match sent.decide(world, &way).await {
-        Ok(decided) => decided,
-        Err(reason) => {
-            world.reject(&sent.flow(), reason);
-            return Ok(());
-        }
-    };
-    // From here on the instance's datagrams to there come to this socket.
-    let inside = switch.datagrams(sent.destination, sent.source).await?;
-    let begun = world.begin(sent.flow(), question, rule, task);
-    let outside = Outside::open(way, sent.destination).await?;
-    let (mut answer, mut datagram) = (vec![0; LARGEST_DATAGRAM], vec![0; LARGEST_DATAGRAM]);
-    let (reader, mut writer) = outside.split();
-    let mut reader = reader;
-    loop {
-        let event = tokio::select! {
-            Some(datagram) = following.recv() => Event::Sent(datagram),
-            length = inside.recv(&mut datagram) => Event::Sent(datagram[..length?].to_vec()),
-            length = reader.receive(&mut answer) => Event::Received(length?),
-            () = tokio::time::sleep(QUIET_UDP) => return Ok(()),
-        };
-        match event {
-            Event::Sent(datagram) => {
-                begun.moved.borrow_mut().there += datagram.len() as u64;
-                writer.send(&datagram).await?;
-            }
-            Event::Received(length) => {
-                begun.moved.borrow_mut().back += length as u64;
-                let _ = inside.send(&answer[..length]).await;
-            }
-        }
-    }
-}
-
-enum Event {
-    Sent(Vec<u8>),
-    Received(usize),
-}
-
-/// The other side of an exchange.
-enum Outside {
-    Host(Rc<UdpSocket>),
-    Instance(UnixStream),
-}
-
-impl Outside {
-    async fn open(way: Way, destination: SocketAddrV4) -> io::Result<Self> {
-        let to = match way {
-            Way::Private(called, _) => {
-                fabric::hand_over(&called, None).await?;
-                return Ok(Self::Instance(called));
-            }
-            Way::Resolver(resolver) => resolver,
-            Way::Outside | Way::Metadata | Way::Nowhere(_) => destination,
-        };
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
-        socket.connect(SocketAddr::V4(to)).await?;
-        Ok(Self::Host(Rc::new(socket)))
-    }
-
-    fn split(self) -> (Receiver, Sender) {
-        match self {
-            Self::Host(socket) => (Receiver::Host(socket.clone()), Sender::Host(socket)),
-            Self::Instance(stream) => {
-                let (reader, writer) = stream.into_split();
-                (Receiver::Instance(Frames { reader, unread: Vec::new() }), Sender::Instance(writer))
-            }
-        }
-    }
-}
-
-enum Receiver {
-    Host(Rc<UdpSocket>),
-    Instance(Frames),
-}
-
-enum Sender {
-    Host(Rc<UdpSocket>),
-    Instance(tokio::net::unix::OwnedWriteHalf),
-}
-
-/// Datagrams within a stream, read so that whoever stops waiting in between loses nothing.
-struct Frames {
-    reader: tokio::net::unix::OwnedReadHalf,
-    unread: Vec<u8>,
-}
-
-impl Receiver {
-    async fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Host(socket) => socket.recv(buffer).await,
-            Self::Instance(frames) => loop {
-                if let Some((length, rest)) = frames.unread.split_first_chunk::<2>() {
-                    let length = usize::from(u16::from_be_bytes(*length));
-                    if let Some(datagram) = rest.get(..length) {
-                        buffer[..length].copy_from_slice(datagram);
-                        frames.unread.drain(..length + 2);
-                        return Ok(length);
-                    }
-                }
-                if frames.reader.read_buf(&mut frames.unread).await? == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
-            },
-        }
-    }
-}
-
-impl Sender {
-    async fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
-        match self {
-            // The host may say that an earlier one was not wanted; this one may be.
-            Self::Host(socket) => {
-                let _ = socket.send(datagram).await;
-                Ok(())
-            }
-            Self::Instance(writer) => fabric::send_datagram(writer, datagram).await,
-        }
-    }
 }

@@ -3,6 +3,7 @@
 
 mod doors;
 mod enter;
+mod exchange;
 mod fabric;
 mod flow_log;
 mod leave;
@@ -197,7 +198,7 @@ async fn connected(world: &Rc<World>, stream: UnixStream, tasks: &mut JoinSet<()
             world.switch.replace(Some(switch.clone()));
             tasks.spawn_local(leave::accept(world.clone(), switch.clone()));
             tasks.spawn_local(leave::hold(world.clone(), switch.clone()));
-            tasks.spawn_local(leave::datagrams(world.clone(), switch));
+            tasks.spawn_local(exchange::datagrams(world.clone(), switch));
         }
         // What is within has ended before it was connected, and has said why.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}

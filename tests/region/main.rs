@@ -23,6 +23,7 @@ mod read_your_writes;
 mod refusals;
 mod region;
 mod repeatable;
+mod routes;
 mod running;
 mod security_recovery;
 mod sessions;

@@ -108,7 +108,7 @@ fn started(shape: &Shape, more: &dyn Fn(&str) -> Vec<String>) -> Deployment {
         if shape.quick_boots {
             settings.extend(["boot", "stop", "terminate"].map(|what| format!("settings.sim.{what}={}", QUICK)));
         }
-        start(&name, "node", &["compute", "security"], &settings.iter().map(String::as_str).collect::<Vec<_>>());
+        start(&name, "node", &["compute", "network", "security"], &settings.iter().map(String::as_str).collect::<Vec<_>>());
     }
     let peers: Vec<&str> = ["security", "network", "compute"].into_iter().chain(moved.iter().map(String::as_str)).collect();
     start("gateway", "gateway", &peers, &[&door]);

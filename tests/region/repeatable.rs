@@ -133,7 +133,7 @@ async fn a_service_that_is_started_again_makes_other_ids_and_a_late_node_takes_t
     let late = ["settings.name=node-b", "settings.zone=b", "settings.vcpus=8", "settings.memory_mib=8192"].map(str::to_owned);
     let all: Vec<String> = late.into_iter().chain(virtual_time(7)).collect();
     // It begins at the beginning of virtual time, and nobody advances the clock any more.
-    region.start("node-b", "node", &["compute", "security"], &all.iter().map(String::as_str).collect::<Vec<_>>());
+    region.start("node-b", "node", &["compute", "network", "security"], &all.iter().map(String::as_str).collect::<Vec<_>>());
     until("the late node to take the region's time", async || {
         let late = time(&region, "node-b").await;
         if late == now { Ok(()) } else { Err(late.to_string()) }

@@ -68,6 +68,7 @@ fn each_fault_is_named_in_one_refusal_and_nothing_is_made() {
             &["settings.zone=z", "settings.vcpus=0", "settings.name=a b"],
             &[
                 "peers.compute is not set",
+                "peers.network is not set",
                 "peers.security is not set",
                 "settings.zone is 'z'",
                 "settings.vcpus is 0",
@@ -172,7 +173,7 @@ fn what_can_be_used_passes() {
         ("security", &[&tls]),
         ("network", &[&security]),
         ("compute", &[&security, &network]),
-        ("node", &[&compute, &security, "settings.zone=b"]),
+        ("node", &[&compute, &network, &security, "settings.zone=b"]),
         ("gateway", &[&security, &network, &compute, &node, &door]),
     ];
     for (kind, settings) in table {

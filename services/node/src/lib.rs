@@ -6,12 +6,12 @@
 //!     ▲                 │   ▲                                │
 //!     └─ WatchInstances ┘   └──── reports: one commit per batch ◄─┘
 //!
-//!  security ── WatchAll ──► firewall ──► driver, if it has connections to decide on
+//!  security, network ── WatchAll ──► firewall, topology ──► driver, if it has connections to decide on
 //! ```
 //!
 //! It owns what runs on its host: a record of each instance (what compute wants, what is), and the books
-//! of what is promised. It calls compute only to say that it is there ([`registration`]), and of security it
-//! only watches what groups' rules are ([`firewall`]).
+//! of what is promised. It calls compute only to say that it is there ([`registration`]), and of security and
+//! network it only watches what groups' rules and subnets' routes are ([`firewall`], [`topology`]).
 //!
 //! Everything goes through the records: an intent is durable before it is acknowledged, a step before
 //! the driver is called, a report before it is told. The driver is called for one instance at a time in
@@ -32,6 +32,7 @@ mod api;
 mod converge;
 pub mod driver;
 pub mod firewall;
+pub mod followed;
 mod process;
 mod records;
 mod recovery;
@@ -42,6 +43,7 @@ mod settings;
 mod sim_driver;
 mod snapshots;
 mod store;
+pub mod topology;
 
 use std::{ffi::OsString, sync::Arc};
 
@@ -60,6 +62,7 @@ use crate::{
     registration::{Pause, Registration},
     sim_driver::SimDriver,
     store::Schema,
+    topology::RouteTables,
 };
 
 /// Runs the node until it is told to stop. `ready` is told once it accepts.
@@ -80,7 +83,12 @@ pub fn shim_arguments() -> Option<Vec<OsString>> {
 pub use gureum_shim::main as shim;
 
 /// Instances stand beside the node's store, or without one where the host keeps what ends with its processes.
-fn process_driver(config: &ServiceConfig<Settings>, clock: Clock, groups: Groups) -> Result<ProcessDriver, StartError> {
+fn process_driver(
+    config: &ServiceConfig<Settings>,
+    clock: Clock,
+    groups: Groups,
+    route_tables: RouteTables,
+) -> Result<ProcessDriver, StartError> {
     let volatile = config.store.directory.is_none();
     let temporary = || std::env::temp_dir().join(format!("gureum-{}-{}", config.settings.name, std::process::id()));
     let directory = config.store.directory.clone().unwrap_or_else(temporary);
@@ -93,6 +101,7 @@ fn process_driver(config: &ServiceConfig<Settings>, clock: Clock, groups: Groups
         fabric: config.settings.fabric.clone().unwrap_or_else(|| directory.join("fabric")),
         port_offset: config.settings.port_offset,
         strict_tracking: config.settings.security_group_tracking == TrackingSetting::Strict,
+        route_tables,
     };
     ProcessDriver::new(&directory, &storage, volatile, clock, groups, connections)
         .map_err(|error| refused(format!("{}: {error}", directory.display())))
@@ -106,9 +115,10 @@ async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationT
     let driver: Arc<dyn Driver> = match settings.driver {
         DriverSetting::Sim => Arc::new(SimDriver::new(settings.sim_settings(), service.clock.clone())),
         DriverSetting::Process => {
-            let groups = Groups::default();
-            let driver = process_driver(&config, service.clock.clone(), groups.clone())?;
+            let (groups, tables) = (Groups::default(), RouteTables::default());
+            let driver = process_driver(&config, service.clock.clone(), groups.clone(), tables.clone())?;
             service.spawn(firewall::follow(service.peer("security")?, groups));
+            service.spawn(topology::follow(service.peer("network")?, tables));
             Arc::new(driver)
         }
     };

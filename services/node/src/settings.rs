@@ -91,7 +91,7 @@ const LONGEST_NAME: usize = 64;
 const HEARTBEAT_INTERVALS_MS: std::ops::RangeInclusive<u64> = 10..=60_000;
 
 impl config::Settings for Settings {
-    const PEERS: &'static [&'static str] = &["compute", "security"];
+    const PEERS: &'static [&'static str] = &["compute", "network", "security"];
 
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();

@@ -249,7 +249,7 @@ impl Builder<'_> {
             for number in 1..=self.plan.nodes_per_zone {
                 let name = format!("node-{letter}{number}");
                 let settings = self.node(letter, &name);
-                members.push((name.clone(), Member::Node(self.config(&name, &["compute", "security"], settings))));
+                members.push((name.clone(), Member::Node(self.config(&name, &["compute", "network", "security"], settings))));
             }
         }
         let gateway = self.gateway();

@@ -8,6 +8,7 @@ use gureum_model::{
 use gureum_proto::security::v1::{self as proto, event::Resource, security_group_rule::Peer};
 
 use super::table::{Change, GroupRule, GroupRulePeer};
+use crate::followed;
 
 /// What an event changes for connections; a key pair does nothing.
 pub fn change(event: proto::Event) -> Option<(Scope, Change)> {
@@ -47,8 +48,5 @@ fn read_rule(rule: &proto::SecurityGroupRule) -> Option<GroupRule> {
 }
 
 fn read<T>(what: &'static str, named: &str, read: Option<T>) -> Option<T> {
-    if read.is_none() {
-        tracing::error!(what, named, "security told of something that cannot be read; nothing passes by it");
-    }
-    read
+    followed::read("security", what, named, read)
 }

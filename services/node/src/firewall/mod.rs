@@ -1,20 +1,35 @@
-//! The rules of security groups, for drivers whose instances have connections to decide on.
-//!
-//! ```text
-//!  security ── WatchAll ──► follow ──► Groups ──► Interest: what it asked for has changed
-//!                                        └──────► rules_of: what it is now
-//! ```
-//!
-//! Security owns the groups; a node only watches them, and asks for nothing when a connection is made. While security
-//! is away the last rules stand. A node that starts meanwhile knows no rules at all, and says so rather than that there
-//! are none: instances that it finds running keep what they were given.
+//! The rules of security groups, for drivers whose instances have connections to decide on. Security owns the groups.
 
 mod convert;
-mod follow;
-mod groups;
-mod table;
+pub(crate) mod table;
 
-pub use self::{
-    follow::follow,
-    groups::{Groups, Interest},
-};
+use gureum_firewall::Rule;
+use gureum_model::{Scope, id::SecurityGroupId};
+use gureum_proto::security::v1::{WatchAllRequest, security_peer_service_client::SecurityPeerServiceClient};
+use gureum_service::Peer;
+use tonic::Response;
+
+use self::table::Table;
+use crate::followed;
+
+/// The groups as security last told of them.
+pub type Groups = followed::Known<Table>;
+/// Of which groups one wants to know when their rules change.
+pub type Interest = followed::Interest<Table>;
+
+impl Interest {
+    /// The rules of these groups, in their order, prefix lists resolved. A group that security does not have has none.
+    /// `None`: security has not been heard since this process began, so nobody knows.
+    pub fn rules_of(&self, scope: &Scope, groups: &[SecurityGroupId]) -> Option<Vec<Rule>> {
+        self.with(|table| table.rules_of(scope, groups))
+    }
+}
+
+/// Follows security until it is dropped.
+pub async fn follow(security: Peer, groups: Groups) {
+    let watch = |after_sequence| {
+        let mut client = SecurityPeerServiceClient::new(security.channel());
+        async move { client.watch_all(WatchAllRequest { after_sequence }).await.map(Response::into_inner) }
+    };
+    followed::follow(groups, watch).await;
+}

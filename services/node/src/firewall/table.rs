@@ -7,7 +7,11 @@ use gureum_model::{
     Scope,
     id::{PrefixListId, SecurityGroupId, SecurityGroupRuleId},
 };
+use gureum_proto::security::v1 as proto;
 use ipnet::IpNet;
+
+use super::convert;
+use crate::followed;
 
 /// A rule as its group has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,9 +52,16 @@ struct OfScope {
     naming: BTreeMap<PrefixListId, BTreeSet<SecurityGroupId>>,
 }
 
-impl Table {
-    /// Takes a change, and answers the groups whose rules mean something else from now on.
-    pub fn apply(&mut self, scope: &Scope, change: Change) -> BTreeSet<SecurityGroupId> {
+impl followed::Table for Table {
+    type Event = proto::Event;
+    type Change = Change;
+    type Key = SecurityGroupId;
+
+    fn change(event: proto::Event) -> Option<(Scope, Change)> {
+        convert::change(event)
+    }
+
+    fn apply(&mut self, scope: &Scope, change: Change) -> BTreeSet<SecurityGroupId> {
         let of_scope = self.0.entry(scope.clone()).or_default();
         let changed = match change {
             Change::Group(id, rules) => of_scope.set_group(id, rules),
@@ -62,6 +73,12 @@ impl Table {
         changed
     }
 
+    fn is_same(&self, other: &Self, scope: &Scope, group: &SecurityGroupId) -> bool {
+        self.rules_of(scope, &[*group]) == other.rules_of(scope, &[*group])
+    }
+}
+
+impl Table {
     /// The rules of these groups, in their order, with the lists that they name as they are now. A group or a list that
     /// is not known has none, so that nothing passes by it.
     pub fn rules_of(&self, scope: &Scope, groups: &[SecurityGroupId]) -> Vec<Rule> {
@@ -129,6 +146,7 @@ mod tests {
     use gureum_model::id::ResourceId;
 
     use super::*;
+    use crate::followed::Table as _;
 
     fn sg(number: u128) -> SecurityGroupId {
         SecurityGroupId::from_number(number)

@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
+use gureum_model::Scope;
 use gureum_node_domain::{InstanceSpec, spec::InterfaceSpec};
 use gureum_shim::network::{Interface, Network};
 
+use crate::topology::{Interest, RouteTables};
+
 /// What is the same for all instances of a node.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, Default)]
 pub struct Connections {
     /// The directory by which the instances of the region find each other on this host.
     pub fabric: PathBuf,
@@ -14,22 +17,47 @@ pub struct Connections {
     pub port_offset: u16,
     /// Whether what a revoked rule allowed is cut.
     pub strict_tracking: bool,
+    /// Where traffic may go.
+    pub route_tables: RouteTables,
 }
 
 impl Connections {
-    pub fn of(&self, spec: &InstanceSpec) -> Network {
-        Network {
-            interfaces: spec.interfaces.iter().map(interface).collect(),
+    /// How an instance is to be connected. While nobody knows of its routes, they are as they were before.
+    pub fn of(&self, scope: &Scope, spec: &InstanceSpec, before: Option<&Network>) -> Network {
+        let network = Network {
+            interfaces: spec.interfaces.iter().map(|it| interface(it, before)).collect(),
             fabric: self.fabric.clone(),
             port_offset: self.port_offset,
             strict_tracking: self.strict_tracking,
+        };
+        self.routed(scope, &network)
+    }
+
+    /// The same with the routes as they are now, or if nobody knows, as it is.
+    pub fn routed(&self, scope: &Scope, network: &Network) -> Network {
+        let mut network = network.clone();
+        for interface in &mut network.interfaces {
+            let (Ok(vpc), Ok(subnet)) = (interface.vpc.parse(), interface.subnet.parse()) else { continue };
+            let known = self.route_tables.with(|tables| {
+                let blocks = tables.blocks_of(scope, vpc).into_iter().collect();
+                (blocks, tables.routes_of(scope, vpc, subnet).to_vec())
+            });
+            if let Some((blocks, routes)) = known {
+                (interface.vpc_cidr_blocks, interface.routes) = (blocks, routes);
+            }
         }
+        network
+    }
+
+    pub fn interest(&self) -> Interest {
+        self.route_tables.interest()
     }
 }
 
-fn interface(spec: &InterfaceSpec) -> Interface {
+fn interface(spec: &InterfaceSpec, before: Option<&Network>) -> Interface {
+    let id = spec.id.to_string();
+    let before = before.and_then(|network| network.interface(&id));
     Interface {
-        id: spec.id.to_string(),
         device_index: spec.device_index,
         mac_address: spec.mac_address.clone(),
         vpc: spec.vpc.to_string(),
@@ -39,8 +67,9 @@ fn interface(spec: &InterfaceSpec) -> Interface {
         public_address: spec.public_address,
         groups: spec.groups.iter().map(|group| (group.id.to_string(), group.name.clone())).collect(),
         source_dest_check: spec.source_dest_check,
-        vpc_cidr_blocks: Vec::new(),
-        reaches_outside: spec.public_address.is_some(),
+        vpc_cidr_blocks: before.map(|before| before.vpc_cidr_blocks.clone()).unwrap_or_default(),
+        routes: before.map(|before| before.routes.clone()).unwrap_or_default(),
+        id,
     }
 }
 

@@ -33,7 +33,7 @@ use super::{
     rules::{Interfaces, Rules},
     volumes,
 };
-use crate::{driver::Run, snapshots::owner::IDS};
+use crate::{driver::Run, snapshots::owner::IDS, topology};
 
 /// What the node wants of an instance.
 #[derive(Debug)]
@@ -85,6 +85,9 @@ pub struct Keeper {
     /// The last boot that was begun.
     boot: u64,
     rules: Rules,
+    routes: topology::Interest,
+    /// The highest generation as which the shim was told to be connected.
+    told_generation: u64,
     /// A change that is not yet made.
     changing: Option<Changing>,
 }
@@ -104,8 +107,9 @@ impl Keeper {
     /// Starts the task. It ends when the instance is removed, or nobody orders anything any more.
     pub fn start(id: InstanceId, shared: Arc<Shared>) -> mpsc::UnboundedSender<Order> {
         let (sender, mut orders) = mpsc::unbounded_channel();
-        let rules = Rules::new(&shared.groups);
-        let mut keeper = Self { directory: shared.places.instance(id), id, shared, link: None, boot: 0, rules, changing: None };
+        let (rules, routes) = (Rules::new(&shared.groups), shared.connections.interest());
+        let directory = shared.places.instance(id);
+        let mut keeper = Self { directory, id, shared, link: None, boot: 0, rules, routes, told_generation: 0, changing: None };
         tokio::spawn(async move {
             loop {
                 tokio::select! {
@@ -119,6 +123,7 @@ impl Keeper {
                     },
                     heard = next(&mut keeper.link) => keeper.heard(heard),
                     () = keeper.rules.changed() => keeper.tell_rules().await,
+                    () = keeper.routes.changed() => keeper.tell_routes().await,
                     () = again(keeper.changing.as_ref()) => keeper.change_volumes().await,
                 }
             }
@@ -216,20 +221,54 @@ impl Keeper {
             // The next boot has it all.
             return;
         }
-        let network = self.shared.connections.of(&wanted.spec);
-        let runs_as = read_json::<Plan>(&self.directory.join(PLAN_FILE)).ok().flatten();
-        let refused = match &runs_as {
-            Some(runs_as) => connection::objection(&runs_as.network, &network),
-            None => Some("nobody knows how it is connected now".to_owned()),
-        };
-        if refused.is_none() {
-            self.interfaces_changed(Interfaces::of(&wanted.scope, &wanted.spec)).await;
-            // It began to boot when it did, whatever it is now.
-            let machine = runs_as.map(|plan| Box::new(machine::of(&wanted, plan.machine.pending_time)));
-            self.tell(&Command::Configure { generation: wanted.generation, network, machine }).await;
-        }
+        let refused = self.change_connections(&wanted).await.err().map(|error| error.to_string());
         self.changing = Some(Changing { wanted, failures: 0, volumes_done: false, refused });
         self.change_volumes().await;
+    }
+
+    /// Has the shim connect the instance as it is to be. The plan has it first, for whoever keeps the instance next.
+    async fn change_connections(&mut self, wanted: &BootSpec) -> io::Result<()> {
+        let mut plan = self.plan()?;
+        let network = self.shared.connections.of(&wanted.scope, &wanted.spec, Some(&plan.network));
+        if let Some(objection) = connection::objection(&plan.network, &network) {
+            return Err(io::Error::other(objection));
+        }
+        self.interfaces_changed(Interfaces::of(&wanted.scope, &wanted.spec)).await;
+        // It began to boot when it did, whatever it is now.
+        let machine = Box::new(machine::of(wanted, plan.machine.pending_time));
+        (plan.network, plan.machine) = (network.clone(), (*machine).clone());
+        write_json(&self.directory.join(PLAN_FILE), &plan)?;
+        self.told_generation = wanted.generation;
+        self.tell(&Command::Configure { generation: wanted.generation, network, machine: Some(machine) }).await;
+        Ok(())
+    }
+
+    fn plan(&self) -> io::Result<Plan> {
+        let path = self.directory.join(PLAN_FILE);
+        read_json(&path)?.ok_or_else(|| io::Error::other(format!("the plan of its boot is gone: {}", path.display())))
+    }
+
+    /// Tells the shim where traffic may go, unless it knows.
+    async fn tell_routes(&mut self) {
+        if self.link.is_none() {
+            return;
+        }
+        let told = self.plan().and_then(|mut plan| {
+            let network = self.shared.connections.routed(self.rules.scope(), &plan.network);
+            if network == plan.network {
+                return Ok(None);
+            }
+            plan.network = network.clone();
+            write_json(&self.directory.join(PLAN_FILE), &plan)?;
+            Ok(Some(network))
+        });
+        match told {
+            Ok(None) => {}
+            Ok(Some(network)) => self.tell(&Command::Configure { generation: self.told_generation, network, machine: None }).await,
+            Err(error) => {
+                tracing::warn!(id = %self.id, error = &error as &dyn std::error::Error, "an instance cannot be told of its routes");
+            }
+        }
     }
 
     /// Makes what a change does to volumes, as far as that can be done now.
@@ -275,15 +314,18 @@ impl Keeper {
     async fn connect(&mut self, state: State) -> io::Result<()> {
         let stream = connect(&self.directory.join(CONTROL_SOCKET)).await?;
         let (reader, writer) = stream.into_split();
+        self.told_generation = state.configured;
         self.link = Some(Link { lines: BufReader::new(reader).lines(), writer, state });
         self.tell(&Command::Follow).await;
         self.rules.forget_told();
         self.tell_rules().await;
+        self.tell_routes().await;
         Ok(())
     }
 
     /// The instance has these interfaces, with these groups, from now on. If it runs, it obeys their rules at once.
     async fn interfaces_changed(&mut self, interfaces: Interfaces) {
+        self.routes.set(interfaces.scope(), interfaces.vpcs());
         self.rules.set(interfaces);
         self.tell_rules().await;
     }
@@ -447,8 +489,9 @@ pub fn is_held(directory: &std::path::Path) -> bool {
 fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io::Result<Plan> {
     let spec = &boot.spec;
     let root = spec.volumes.iter().find(|volume| volume.root).ok_or_else(|| io::Error::other("it has no root volume"))?;
-    let before = read_json::<Plan>(&directory.join(PLAN_FILE))?.and_then(|plan| plan.first_id);
-    let owner = if shared.root { Some(ids::claim(directory, before)?) } else { None };
+    let before = read_json::<Plan>(&directory.join(PLAN_FILE))?;
+    let first_id = before.as_ref().and_then(|plan| plan.first_id);
+    let owner = if shared.root { Some(ids::claim(directory, first_id)?) } else { None };
     let volumes = &shared.places.volumes;
     let contents = images::contents(&spec.image, root.size_gib, &shared.disks.snapshots)?;
     let root = volumes::make(volumes, &root.id.to_string(), contents, owner)?;
@@ -495,7 +538,7 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
             memory_bytes: spec.demand.memory_mib << 20,
             tasks: spec.demand.vcpu_milli.div_ceil(1_000) * TASKS_PER_VCPU,
         },
-        network: shared.connections.of(spec),
+        network: shared.connections.of(&boot.scope, spec, before.as_ref().map(|plan| &plan.network)),
         machine: machine::of(boot, machine::pending_time(shared.clock.now())),
         login: Some(login),
         with_parent: shared.volatile,

@@ -2,25 +2,34 @@
 
 use gureum_model::{
     Scope,
-    id::{NetworkInterfaceId, SecurityGroupId},
+    id::{NetworkInterfaceId, SecurityGroupId, VpcId},
 };
 use gureum_node_domain::InstanceSpec;
 use gureum_shim::protocol::InterfaceRules;
 
 use crate::firewall::{Groups, Interest};
 
-/// An instance's interfaces with their groups.
+/// An instance's interfaces: whose they are, their groups, and the VPCs that they are in.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Interfaces {
     scope: Scope,
     of: Vec<(NetworkInterfaceId, Vec<SecurityGroupId>)>,
+    vpcs: Vec<VpcId>,
 }
 
 impl Interfaces {
     pub fn of(scope: &Scope, spec: &InstanceSpec) -> Self {
         let groups = |interface: &gureum_node_domain::spec::InterfaceSpec| interface.groups.iter().map(|group| group.id).collect();
         let of = spec.interfaces.iter().map(|interface| (interface.id, groups(interface))).collect();
-        Self { scope: scope.clone(), of }
+        Self { scope: scope.clone(), of, vpcs: spec.interfaces.iter().map(|interface| interface.vpc).collect() }
+    }
+
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    pub fn vpcs(&self) -> impl Iterator<Item = VpcId> {
+        self.vpcs.iter().copied()
     }
 }
 
@@ -42,6 +51,10 @@ impl Rules {
         self.interfaces = interfaces;
     }
 
+    pub fn scope(&self) -> &Scope {
+        self.interfaces.scope()
+    }
+
     /// There is a shim that may know nothing yet.
     pub fn forget_told(&mut self) {
         self.told = None;
@@ -55,7 +68,7 @@ impl Rules {
     /// What the shim is to be told, if that is not what it was told last. While nobody knows the rules it keeps those
     /// that it has.
     pub fn untold(&mut self) -> Option<Vec<InterfaceRules>> {
-        let Interfaces { scope, of } = &self.interfaces;
+        let Interfaces { scope, of, .. } = &self.interfaces;
         let rules = of.iter().map(|(interface, groups)| {
             let rules = self.interest.rules_of(scope, groups)?;
             Some(InterfaceRules { interface: interface.to_string(), rules })

@@ -149,7 +149,7 @@ impl Setup {
     pub async fn try_start(&self) -> Result<Node, String> {
         let listen = Listen::Unix(self.folder.path().join("node.sock"));
         let peer = |name: &str| format!("peers.{name}=unix:{}", self.folder.path().join(format!("{name}.sock")).display());
-        let mut flags = vec![format!("listen={listen}"), peer("compute"), peer("security")];
+        let mut flags = vec![format!("listen={listen}"), peer("compute"), peer("network"), peer("security")];
         if self.durable {
             flags.push(format!("store.directory={}", self.folder.path().join("store").display()));
         }

@@ -55,8 +55,28 @@ pub struct Interface {
     pub source_dest_check: bool,
     /// The VPC's addresses: what is among them never leaves it.
     pub vpc_cidr_blocks: Vec<Ipv4Net>,
-    /// Its subnet leads to an internet gateway, and it has a public address.
-    pub reaches_outside: bool,
+    /// Of its subnet's route table.
+    pub routes: Vec<Route>,
+}
+
+/// Where traffic to some addresses goes. Of the routes that fit, the one with the longest destination holds ("Route
+/// priority" of the original).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    pub destination: Ipv4Net,
+    pub target: Target,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// The VPC itself.
+    Local,
+    InternetGateway,
+    /// An instance that routes for others.
+    NetworkInterface,
+    /// What it led to is not there.
+    Blackhole,
 }
 
 impl Network {
@@ -90,6 +110,25 @@ impl Interface {
         const LARGEST_BLOCK: u8 = 16;
         let around = Ipv4Net::new(self.gateway(), LARGEST_BLOCK).ok().filter(|_| self.vpc_cidr_blocks.is_empty());
         self.vpc_cidr_blocks.iter().copied().chain(around).any(|block| block.contains(&address))
+    }
+
+    /// Why nothing goes between it and an address outside of the VPC, if so. An internet gateway serves those alone that
+    /// have a public address ("Enable internet access" of the original).
+    pub fn barrier(&self, outside: Ipv4Addr) -> Option<&'static str> {
+        let fits = self.routes.iter().filter(|route| route.destination.contains(&outside));
+        match fits.max_by_key(|route| route.destination.prefix_len()).map(|route| route.target) {
+            Some(Target::InternetGateway) if self.public_address.is_some() => None,
+            Some(Target::InternetGateway) => Some("it has no public address, which an internet gateway demands"),
+            Some(Target::Local) => Some("nobody in the VPC has this address"),
+            Some(Target::NetworkInterface) => Some("its route leads to a network interface, and instances do not route for others yet"),
+            Some(Target::Blackhole) => Some("its route leads to what is not there"),
+            None => Some("no route of its subnet leads there"),
+        }
+    }
+
+    /// Whether the outside is there for it at all.
+    pub fn has_gateway(&self) -> bool {
+        self.routes.iter().any(|route| route.target == Target::InternetGateway)
     }
 
     /// The subnet's addresses; none without an address of its own, or if its length is none.
@@ -126,5 +165,22 @@ mod tests {
         assert_eq!(is_in(&[], "172.30.0.9"), (gateway(), false));
         assert_eq!(is_in(&["172.31.16.0/20", "10.0.0.0/24"], "172.31.255.9"), (gateway(), false));
         assert_eq!(is_in(&["172.31.16.0/20", "10.0.0.0/24"], "10.0.0.9"), (gateway(), true));
+    }
+
+    #[test]
+    fn the_longest_route_that_fits_holds_and_a_gateway_serves_public_addresses_alone() {
+        let route = |destination: &str, target| Route { destination: destination.parse().unwrap(), target };
+        let routes = vec![
+            route("0.0.0.0/0", Target::InternetGateway),
+            route("10.0.0.0/16", Target::Local),
+            route("192.0.2.0/24", Target::Blackhole),
+            route("192.0.2.128/25", Target::InternetGateway),
+        ];
+        let interface = Interface { routes, public_address: Some("127.1.0.1".parse().unwrap()), ..Interface::default() };
+        let passes = |interface: &Interface, address: &str| interface.barrier(address.parse().unwrap()).is_none();
+        let passing = ["198.51.100.1", "192.0.2.129", "192.0.2.1", "10.0.3.4"].map(|address| passes(&interface, address));
+        assert_eq!(passing, [true, true, false, false]);
+        assert!(!passes(&Interface { public_address: None, ..interface.clone() }, "198.51.100.1"));
+        assert!(!passes(&Interface { routes: interface.routes[1..3].to_vec(), ..interface }, "198.51.100.1"));
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use gureum_firewall::{Direction, Peer, Rule};
-use gureum_shim::network::{Interface, InterfaceRules, forward::FLOW_LOG_FILE};
+use gureum_shim::network::{Interface, InterfaceRules, Route, Target, forward::FLOW_LOG_FILE};
 
 use super::*;
 
@@ -49,7 +49,7 @@ pub fn network(fabric: &Path, private: [u8; 4], public: Option<Ipv4Addr>, group:
         groups: vec![(group.into(), "a group".into())],
         source_dest_check: true,
         vpc_cidr_blocks: vec!["172.31.0.0/16".parse().unwrap()],
-        reaches_outside: public.is_some(),
+        routes: vec![Route { destination: "0.0.0.0/0".parse().unwrap(), target: Target::InternetGateway }],
         ..Interface::default()
     };
     Network { interfaces: vec![interface], fabric: fabric.to_owned(), ..Network::default() }

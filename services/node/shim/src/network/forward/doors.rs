@@ -40,7 +40,8 @@ pub fn wanted<'a>(
             doors.insert(Door::Private { interface: interface.id.clone(), vpc: interface.vpc.clone(), address: *address });
         }
         let (Some(address), Some(primary)) = (interface.public_address, interface.private_addresses.first()) else { continue };
-        let Some(firewall) = firewall(&interface.id) else { continue };
+        // What comes is answered by the same way.
+        let Some(firewall) = firewall(&interface.id).filter(|_| interface.has_gateway()) else { continue };
         for Listening { transport, port, .. } in listening.iter().filter(|one| one.address.is_none_or(|only| only == *primary)) {
             if firewall.could_allow(Direction::Ingress, transport.number(), *port) {
                 doors.insert(Door::Public { interface: interface.id.clone(), address, transport: *transport, port: *port });
@@ -152,7 +153,7 @@ mod tests {
     use gureum_firewall::{Peer, Rule};
 
     use super::*;
-    use crate::network::Interface;
+    use crate::network::{Interface, Route, Target};
 
     fn network() -> Network {
         let interface = Interface {
@@ -161,6 +162,7 @@ mod tests {
             prefix_length: 20,
             private_addresses: vec!["172.31.0.4".parse().unwrap(), "172.31.0.5".parse().unwrap()],
             public_address: Some("127.2.0.1".parse().unwrap()),
+            routes: vec![Route { destination: "0.0.0.0/0".parse().unwrap(), target: Target::InternetGateway }],
             ..Interface::default()
         };
         Network { interfaces: vec![interface], ..Network::default() }
@@ -193,6 +195,14 @@ mod tests {
         let own = at(80, Some("172.31.0.4"));
         let secondary = at(81, Some("172.31.0.5"));
         assert_eq!(ports(&[own, secondary], Some(firewall(0, 65_535))), [80]);
+    }
+
+    #[test]
+    fn without_a_route_to_a_gateway_no_public_port_is_open() {
+        let mut network = network();
+        network.interfaces[0].routes.clear();
+        let doors = wanted(&network, &BTreeSet::from([at(80, None)]), |_| Some(firewall(80, 80)));
+        assert!(doors.iter().all(|door| matches!(door, Door::Private { .. })), "{doors:?}");
     }
 
     #[test]

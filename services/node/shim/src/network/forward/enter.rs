@@ -68,6 +68,18 @@ impl Call {
             peer: self.peer.clone(),
         }
     }
+
+    /// The rule that lets it in. None, which is written down: it stays out.
+    async fn admit(&self, world: &World) -> Option<String> {
+        // What came by the public address is answered to the outside.
+        let is_outside = self.interface.public_address == Some(*self.called.ip());
+        let barrier = is_outside.then(|| self.interface.barrier(*self.peer.address.ip())).flatten();
+        let admitted = match barrier {
+            Some(barrier) => Err(barrier),
+            None => world.decide(&self.question()).await.ok_or("no rule of its security groups lets it in"),
+        };
+        admitted.inspect_err(|reason| world.reject(&self.flow(), reason)).ok()
+    }
 }
 
 /// Takes connections at a port of a public address.
@@ -101,10 +113,7 @@ struct Reached {
 
 /// Connects to the instance, if the rules let that in.
 async fn reach(world: &Rc<World>, call: &Call) -> Result<Reached, Unmade> {
-    let Some(rule) = world.decide(&call.question()).await else {
-        world.reject(&call.flow(), "no rule of its security groups lets it in");
-        return Err(Unmade::Dropped);
-    };
+    let rule = call.admit(world).await.ok_or(Unmade::Dropped)?;
     let switch = world.switch().ok_or(Unmade::Dropped)?;
     let inside = switch.connect(seen_as(call.peer.address, &call.interface), call.private).await.map_err(|_| Unmade::Refused)?;
     Ok(Reached { inside, rule })
@@ -207,13 +216,9 @@ async fn answer_source(
 
 /// A socket towards the instance, if the rules let in what comes.
 async fn let_datagrams_in(world: &Rc<World>, call: &Call, task: AbortHandle) -> Option<(UdpSocket, Begun)> {
-    let (flow, question) = (call.flow(), call.question());
-    let Some(rule) = world.decide(&question).await else {
-        world.reject(&flow, "no rule of its security groups lets it in");
-        return None;
-    };
+    let rule = call.admit(world).await?;
     let inside = world.switch()?.datagrams(seen_as(call.peer.address, &call.interface), call.private).await.ok()?;
-    Some((inside, world.begin(flow, question, Some(rule), task)))
+    Some((inside, world.begin(call.flow(), call.question(), Some(rule), task)))
 }
 
 /// Answers whoever calls at a private address.

@@ -268,8 +268,8 @@ impl Sent {
         if self.interface.is_in_vpc(to) {
             return Ok(Way::Nowhere("nobody in the VPC has this address"));
         }
-        if !self.interface.reaches_outside {
-            return Ok(Way::Nowhere("its subnet leads to no internet gateway, or it has no public address"));
+        if let Some(barrier) = self.interface.barrier(to) {
+            return Ok(Way::Nowhere(barrier));
         }
         Ok(if is_of_host(to) { Way::Nowhere("it is an address of the host itself") } else { Way::Outside })
     }

@@ -173,7 +173,7 @@ async fn obey(world: &Rc<World>, order: Order, doors: &mut Doors, listening: &mu
             if world.switch().is_some() {
                 open(world, doors, listening).await;
             }
-            world.cut_what_came_elsewhere();
+            world.cut_what_leads_elsewhere();
             if world.network().strict_tracking {
                 world.cut_what_is_not_allowed();
             }

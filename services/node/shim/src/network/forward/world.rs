@@ -55,6 +55,8 @@ struct Open {
     question: Question,
     /// The instance's address by which it came, if it did.
     called: Option<Ipv4Addr>,
+    /// The other side, if an internet gateway stands in between.
+    outside: Option<Ipv4Addr>,
     task: AbortHandle,
 }
 
@@ -125,10 +127,30 @@ impl World {
         flows.values().filter(|open| self.decide_now(&open.question).is_none()).for_each(|open| open.task.abort());
     }
 
-    /// What came by a public address that leads elsewhere now is cut: it would be answered by two.
-    pub fn cut_what_came_elsewhere(&self) {
+    /// What came by a public address that leads elsewhere now is cut: it would be answered by two. So is what no route
+    /// leads to any more, for routes track no connections.
+    pub fn cut_what_leads_elsewhere(&self) {
         let flows = self.flows.borrow();
-        flows.values().filter(|open| open.called.is_some_and(|called| !self.leads_here(called))).for_each(|open| open.task.abort());
+        flows.values().filter(|open| self.leads_elsewhere(open)).for_each(|open| open.task.abort());
+    }
+
+    fn leads_elsewhere(&self, open: &Open) -> bool {
+        let network = self.network();
+        let interface = network.interface(&open.question.interface);
+        let has_barrier = |outside| interface.is_none_or(|interface| interface.barrier(outside).is_some());
+        open.called.is_some_and(|called| !self.leads_here(called)) || open.outside.is_some_and(has_barrier)
+    }
+
+    /// The other side of a connection, if an internet gateway stands in between.
+    fn outside(&self, flow: &Flow, question: &Question) -> Option<Ipv4Addr> {
+        let network = self.network();
+        let interface = network.interface(&question.interface)?;
+        let peer = *question.peer.address.ip();
+        let passes_gateway = match question.direction {
+            Direction::Ingress => interface.public_address == Some(*flow.destination.ip()),
+            Direction::Egress => !interface.is_in_vpc(peer) && !network.is_resolver(peer),
+        };
+        passes_gateway.then_some(peer)
     }
 
     fn leads_here(&self, address: Ipv4Addr) -> bool {
@@ -172,12 +194,14 @@ impl World {
         let number = self.next_flow.get();
         self.next_flow.set(number + 1);
         let called = (question.direction == Direction::Ingress).then(|| *flow.destination.ip());
+        let outside = self.outside(&flow, &question);
+        let open = Open { question, called, outside, task };
         // Its address or its rule may have gone while it was being made.
         let is_strict = self.network().strict_tracking;
-        if called.is_some_and(|called| !self.leads_here(called)) || (is_strict && rule.is_some() && self.decide_now(&question).is_none()) {
-            task.abort();
+        if self.leads_elsewhere(&open) || (is_strict && rule.is_some() && self.decide_now(&open.question).is_none()) {
+            open.task.abort();
         }
-        self.flows.borrow_mut().insert(number, Open { question, called, task });
+        self.flows.borrow_mut().insert(number, open);
         Begun { world: self.clone(), number, flow, rule, moved: RefCell::default(), reason: RefCell::default() }
     }
 }

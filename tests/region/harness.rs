@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     fmt::Display,
     io::{BufRead, BufReader},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, mpsc},
     thread::{self, JoinHandle},
@@ -28,7 +28,10 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::gate::{self, Place};
+use crate::{
+    gate::{self, Place},
+    remains,
+};
 
 /// A service must accept again within this time after it was killed, whatever it holds.
 pub const READY_WITHIN: Duration = Duration::from_secs(2);
@@ -235,6 +238,16 @@ impl Deployment {
         self.folder.path().join(name)
     }
 
+    /// Under which all of them keep their state.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The process of a service, as long as it is not killed.
+    pub fn pid(&self, name: &str) -> u32 {
+        self.running[name].child.id()
+    }
+
     /// Ends all services in order, and fails if any complained.
     pub fn finish(mut self) {
         self.end();
@@ -278,6 +291,10 @@ impl Drop for Deployment {
         for running in self.running.values_mut() {
             let _ = running.child.kill();
             let _ = running.child.wait();
+        }
+        // Of a test that has failed: instances outlive their region.
+        for (pid, _) in remains::shims_in(self.folder.path()) {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
         }
     }
 }

@@ -22,6 +22,7 @@ mod random_kills;
 mod read_your_writes;
 mod refusals;
 mod region;
+mod remains;
 mod repeatable;
 mod routes;
 mod running;

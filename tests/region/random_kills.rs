@@ -3,7 +3,7 @@
 //! `GUREUM_TEST_SEED` repeats a failure's choices, `GUREUM_TEST_SECONDS` makes the day longer.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,7 +18,8 @@ use crate::{
     audit::{Account, Region, quiet},
     audit_events,
     harness::{Chance, Deployment, READY_WITHIN, seed},
-    region::{LAUNCHABLE, Shape, image, region_like},
+    region::{LAUNCHABLE, Shape, image, region_like, started},
+    remains::until_nothing_remains,
     steps::take_down::{nothing_left, take_down},
     workload::{Client, Counts},
 };
@@ -26,6 +27,9 @@ use crate::{
 /// Two clients share each account.
 const ACCOUNTS: u64 = 3;
 const CLIENTS: u64 = 6;
+
+/// Room for fewer instances than clients would like to have.
+const VCPUS: u32 = 32;
 
 /// How long clients work unless told otherwise.
 const SECONDS: u64 = 20;
@@ -39,11 +43,28 @@ struct Killed {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_leaked_or_doubled_whoever_is_killed_whenever() {
+    let region = region_like(&Shape { vcpus: VCPUS, alone: true, ..Shape::default() });
+    day(region).await.finish();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn instances_that_run_leave_nothing_whoever_is_killed_whenever() {
+    let shared = tempfile::tempdir().unwrap();
+    let place = |name: &str| format!("settings.{name}=\"{}\"", shared.path().join(name).display());
+    let mut region = started(&Shape { vcpus: VCPUS, alone: true, ..Shape::default() }, &|name| {
+        let settings = ["settings.driver=process".to_owned(), "settings.port_offset=10000".into(), place("fabric"), place("storage")];
+        if name.starts_with("node-") { settings.into() } else { Vec::new() }
+    });
+    region = day(region).await;
+    until_nothing_remains(&region, shared.path(), &BTreeSet::new()).await;
+    region.finish();
+}
+
+/// Clients work, services are killed, everything is accounted for, and taken down.
+async fn day(region: Deployment) -> Deployment {
     let seed = seed();
     let seconds = std::env::var("GUREUM_TEST_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SECONDS);
     println!("seed {seed}: {seconds} s of work");
-    // Room for fewer instances than clients would like to have.
-    let region = region_like(&Shape { vcpus: 32, alone: true, ..Shape::default() });
     let account = |number: u64| format!("{:012}", 400 + number % ACCOUNTS);
     let image = image(&region.door(&account(0)), LAUNCHABLE).await;
     let done = Arc::new(AtomicBool::new(false));
@@ -89,7 +110,7 @@ async fn nothing_is_lost_leaked_or_doubled_whoever_is_killed_whenever() {
     for account in &accounts {
         nothing_left(&account.door, &region).await;
     }
-    region.finish();
+    region
 }
 
 /// Kills one service, or two at once, and starts them again, for as long as clients shall work; each at least once.

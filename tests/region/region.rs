@@ -80,7 +80,8 @@ pub fn region_with(more: &dyn Fn(&str) -> Vec<String>) -> Deployment {
     started(&Shape::default(), more)
 }
 
-fn started(shape: &Shape, more: &dyn Fn(&str) -> Vec<String>) -> Deployment {
+/// A whole region of this shape with more settings for the service of a name.
+pub fn started(shape: &Shape, more: &dyn Fn(&str) -> Vec<String>) -> Deployment {
     // An address for the door that no other test has, so that nobody takes its port while it is away.
     static DOORS: AtomicU8 = AtomicU8::new(1);
     let door = format!("settings.door=127.251.{}.1:0", DOORS.fetch_add(1, Ordering::Relaxed));

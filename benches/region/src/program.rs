@@ -75,9 +75,14 @@ impl Running {
         Ok(())
     }
 
+    /// The number of the process.
+    pub fn id(&self) -> Result<u32, Failure> {
+        Ok(self.child.id().ok_or("the process has ended")?)
+    }
+
     /// Resident memory in MiB.
     pub fn memory(&self) -> Result<f64, Failure> {
-        resident(self.child.id().ok_or("the process has ended")?)
+        resident(self.id()?)
     }
 }
 

@@ -320,6 +320,10 @@ impl Shim {
             match report {
                 Report::Configured { generation } => self.state.configured = generation,
                 Report::Stuck { doors } => self.state.stuck_ports = doors,
+                Report::Removed => {
+                    self.kill();
+                    continue;
+                }
                 Report::Note { text } => {
                     self.console.note(&text);
                     continue;

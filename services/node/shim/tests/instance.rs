@@ -256,6 +256,15 @@ fn nothing_of_an_instance_outlives_its_shim() {
 }
 
 #[test]
+fn an_instance_whose_directory_is_removed_ends() {
+    let mut instance = Instance::boot("sleep 600 &");
+    let init = instance.wait(|state| state.status == Status::Up).init.unwrap();
+    fs::remove_file(instance.directory().join(PLAN_FILE)).unwrap();
+    instance.wait(|state| matches!(state.status, Status::Off { .. }));
+    assert!(!init.lives());
+}
+
+#[test]
 fn a_region_in_memory_takes_its_instances_with_it() {
     let mut instance = Instance::boot("sleep 600 & echo ready");
     instance.wait_for_user_data();

@@ -36,7 +36,7 @@ use super::{
     listening::Listening,
     metadata::{self, Machine},
 };
-use crate::control::Lines;
+use crate::{control::Lines, protocol::PLAN_FILE};
 
 /// Where what is within connects, so that its sockets can cross.
 pub const SWITCH_SOCKET: &str = "switch.sock";
@@ -75,6 +75,8 @@ pub enum Report {
     Stuck {
         doors: Vec<String>,
     },
+    /// The instance's directory was removed: nobody can keep it any more, and what it holds is to be free.
+    Removed,
 }
 
 /// A forwarder, as its shim has it.
@@ -140,7 +142,12 @@ async fn serve(world: Rc<World>, listener: StdListener, mut orders: mpsc::Unboun
                     looks = 0;
                 }
             }
-            () = tokio::time::sleep(until), if world.switch().is_some() => looks += 1,
+            () = tokio::time::sleep(until), if world.switch().is_some() => {
+                looks += 1;
+                if is_removed() {
+                    world.report(&Report::Removed);
+                }
+            }
         }
         if let Some(switch) = world.switch() {
             // It fails where the kernel has no such tables, which was found out when the instance was connected.
@@ -156,6 +163,11 @@ async fn serve(world: Rc<World>, listener: StdListener, mut orders: mpsc::Unboun
             world.report(&Report::Stuck { doors: stuck.clone() });
         }
     }
+}
+
+/// Whether the directory that this is in is no more: its plan is replaced, and never away.
+fn is_removed() -> bool {
+    matches!(std::fs::metadata(PLAN_FILE), Err(error) if error.kind() == io::ErrorKind::NotFound)
 }
 
 async fn open(world: &Rc<World>, doors: &mut Doors, listening: &BTreeSet<Listening>) {

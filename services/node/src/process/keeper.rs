@@ -583,8 +583,7 @@ fn remove(shared: &Shared, directory: &std::path::Path, going: &[String]) -> io:
     }
     if let Some(plan) = read_json::<Plan>(&directory.join(PLAN_FILE)).ok().flatten() {
         let interfaces = plan.network.interfaces.iter();
-        let addresses = interfaces.flat_map(|it| it.private_addresses.iter().map(|address| (it.vpc.as_str(), *address)));
-        forward::forget(&plan.network.fabric, addresses);
+        forward::forget(&plan.network.fabric, interfaces);
         if let Some(first) = plan.first_id {
             ids::release(directory, first)?;
         }

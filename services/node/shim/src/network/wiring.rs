@@ -41,11 +41,15 @@ pub struct Switch {
 
 /// The routing table in which every destination is the switch itself.
 const ALL_IS_LOCAL: u32 = 100;
+/// The loopback addresses that are an instance's own, as the length of their prefix. Beyond there may be public ones: of a
+/// region that is reached from its host alone.
+const OWN_LOOPBACK: u8 = 16;
 /// Bytes of a packet on the cable: as in a VPC of the original ("Network MTU for your EC2 instance").
 const MTU: u32 = 9_001;
 
 const NEW_LINK: u16 = 16;
 const NEW_ADDRESS: u16 = 20;
+const REMOVE_ADDRESS: u16 = 21;
 const NEW_ROUTE: u16 = 24;
 const NEW_RULE: u16 = 32;
 const IPV4: u8 = 2;
@@ -81,12 +85,15 @@ pub fn transparent(kind: SockType) -> io::Result<OwnedFd> {
 /// Gives the namespace in which this is called its interfaces, connected to the switch whose namespace is given.
 pub fn connect(switch: &Netlink, namespace: BorrowedFd<'_>, interfaces: &[Interface]) -> io::Result<()> {
     let own = Netlink::open(SockProtocol::NetlinkRoute)?;
-    own.change(up(if_nametoindex("lo")?))?;
+    let loopback = if_nametoindex("lo")?;
+    own.change(up(loopback))?;
+    // As it comes up it has all of them.
+    own.change_all(vec![own_address(loopback, Ipv4Addr::LOCALHOST, OWN_LOOPBACK), not_own_address(loopback, Ipv4Addr::LOCALHOST, 8)])?;
     for interface in interfaces {
         let (name, port) = (format!("eth{}", interface.device_index), format!("port{}", interface.device_index));
         own.change(cable(&name, &port, namespace, interface))?;
         let index = if_nametoindex(name.as_str())?;
-        own.change(up(index))?;
+        own.change_all(vec![up(index), with_loopback_beyond(index)])?;
         for address in &interface.private_addresses {
             own.change(own_address(index, *address, interface.prefix_length))?;
         }
@@ -96,6 +103,7 @@ pub fn connect(switch: &Netlink, namespace: BorrowedFd<'_>, interfaces: &[Interf
         let port_index = index_at(switch, &port)?;
         switch.change_all(vec![
             up(port_index),
+            with_loopback_beyond(port_index),
             own_address(port_index, interface.gateway(), interface.prefix_length),
             everything_local_from(&port),
         ])?;
@@ -106,6 +114,8 @@ pub fn connect(switch: &Netlink, namespace: BorrowedFd<'_>, interfaces: &[Interf
 const MAIN: u32 = 254;
 const LOCAL: u8 = 2;
 const UNICAST: u8 = 1;
+/// Seen within alone.
+const OF_HOST: u8 = 254;
 
 /// `ifinfomsg`: family, kind, number, flags and which of them are meant.
 fn link(index: u32, flags: u32) -> Vec<u8> {
@@ -114,6 +124,18 @@ fn link(index: u32, flags: u32) -> Vec<u8> {
 
 fn up(index: u32) -> Message {
     Message::new(NEW_LINK, 0, &link(index, UP))
+}
+
+/// An interface by which loopback addresses are reached too (`route_localnet` of the kernel's `ip-sysctl`).
+fn with_loopback_beyond(index: u32) -> Message {
+    const OF_FAMILIES: u16 = 26;
+    const OF_IPV4: u16 = 2;
+    const SETTINGS: u16 = 1;
+    const ROUTE_LOCALNET: u16 = 26;
+    let message = Message::new(NEW_LINK, 0, &link(index, UP));
+    message.with_nested(OF_FAMILIES, |families| {
+        families.with_nested(OF_IPV4, |ipv4| ipv4.with_nested(SETTINGS, |settings| settings.with(ROUTE_LOCALNET, &1u32.to_ne_bytes())))
+    })
 }
 
 /// A pair of virtual interfaces, one of them in the other namespace (`veth(4)`).
@@ -147,10 +169,23 @@ fn mac_address(text: &str) -> Option<[u8; 6]> {
 }
 
 fn own_address(index: u32, address: Ipv4Addr, prefix_length: u8) -> Message {
+    with_address(Message::new(NEW_ADDRESS, CREATE, &of_address(index, address, prefix_length)), address)
+}
+
+fn not_own_address(index: u32, address: Ipv4Addr, prefix_length: u8) -> Message {
+    with_address(Message::new(REMOVE_ADDRESS, 0, &of_address(index, address, prefix_length)), address)
+}
+
+/// `ifaddrmsg`: family, length of the prefix, flags, who sees it, and the interface.
+fn of_address(index: u32, address: Ipv4Addr, prefix_length: u8) -> Vec<u8> {
+    let scope = if address.is_loopback() { OF_HOST } else { 0 };
+    [&[IPV4, prefix_length, 0, scope], index.to_ne_bytes().as_slice()].concat()
+}
+
+fn with_address(message: Message, address: Ipv4Addr) -> Message {
     const ADDRESS: u16 = 1;
     const OWN: u16 = 2;
-    let body = [&[IPV4, prefix_length, 0, 0], index.to_ne_bytes().as_slice()].concat();
-    Message::new(NEW_ADDRESS, CREATE, &body).with(ADDRESS, &address.octets()).with(OWN, &address.octets())
+    message.with(ADDRESS, &address.octets()).with(OWN, &address.octets())
 }
 
 /// The route to everything.
@@ -159,7 +194,6 @@ fn route(table: u32, kind: u8, index: u32, gateway: Option<Ipv4Addr>) -> Message
     const GATEWAY: u16 = 5;
     const TABLE: u16 = 15;
     const BY_BOOT: u8 = 3;
-    const OF_HOST: u8 = 254;
     let scope = if kind == LOCAL { OF_HOST } else { 0 };
     let body = [IPV4, 0, 0, 0, 0, BY_BOOT, scope, kind, 0, 0, 0, 0];
     let message = Message::new(NEW_ROUTE, CREATE, &body).with(TABLE, &table.to_ne_bytes()).with(INTERFACE, &index.to_ne_bytes());

@@ -33,7 +33,8 @@ fn tcp_in(port: u16, peer: Peer) -> Rule {
 fn public() -> Ipv4Addr {
     static LAST: AtomicU8 = AtomicU8::new(0);
     let [high, low] = u16::try_from(std::process::id() % 60_000).unwrap().to_be_bytes();
-    Ipv4Addr::new(127, high, low, LAST.fetch_add(1, Ordering::Relaxed) + 10)
+    // What begins with 127.0 is an instance's own.
+    Ipv4Addr::new(127, high.max(1), low, LAST.fetch_add(1, Ordering::Relaxed) + 10)
 }
 
 /// An instance's network: at this private address, and perhaps a public one, in a group.
@@ -184,6 +185,64 @@ for attempt in range(3):
     assert!(server.flow_log().contains(r#""action":"REJECT""#), "{}", server.flow_log());
     [server, friend, stranger].into_iter().for_each(Instance::end);
     assert_eq!(fs::read_dir(fabric.path().join("vpc-1")).unwrap().count(), 0, "nobody has an address any more");
+}
+
+#[test]
+fn instances_reach_each_other_and_themselves_by_public_address_as_if_from_outside() {
+    let fabric = tempfile::tempdir().unwrap();
+    let (group, own, other) = ("sg-00000000000000001", public(), public());
+    let mut server = Instance::boot_with(ECHO, network(fabric.path(), [172, 31, 0, 60], Some(own), group));
+    let from = |address: Ipv4Addr| Peer::Network(ipnet::IpNet::from(std::net::IpAddr::V4(address)));
+    let ports = |peer| [tcp_in(7, peer), rule(Direction::Ingress, Some(17), (7, 7), peer)];
+    server.rules("eni-60", [ports(from(other)), ports(from(own))].concat());
+    until("it listens", &server, || server.console().contains("echo listens"));
+    let script = |address| {
+        format!(
+            r#"python3 -c '
+import socket
+try:
+    with socket.create_connection(("{address}", 7), 2) as stream:
+        stream.sendall(b"by tcp\n")
+        print(stream.recv(100).decode().strip(), flush=True)
+except OSError as error:
+    print("tcp fails:", error, flush=True)
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.settimeout(1)
+for attempt in range(3):
+    udp.sendto(b"by udp", ("{address}", 7))
+    try:
+        print(*udp.recvfrom(100), flush=True)
+        break
+    except OSError as error:
+        print("udp fails", error, flush=True)
+'"#
+        )
+    };
+    let mut friend = Instance::boot_with(&script(own), network(fabric.path(), [172, 31, 0, 61], Some(other), group));
+    friend.rules("eni-61", vec![everything_out()]);
+    let (_, console) = friend.wait_for_user_data();
+    assert!(console.contains("172.31.0.1 by tcp"), "{console}{}{}", friend.flow_log(), server.flow_log());
+    assert!(console.contains(&format!("b'172.31.0.1 by udp' ('{own}', 7)")), "{console}");
+    assert!(server.flow_log().contains(&format!(r#""source":"{other}"#)), "{}", server.flow_log());
+    // From there its group is not seen, and without a public address nothing leaves the VPC.
+    server.rules("eni-60", ports(Peer::Group(group.parse().unwrap())).to_vec());
+    for (last, public) in [(62, Some(public())), (63, None)] {
+        let mut stranger = Instance::boot_with(&script(own), network(fabric.path(), [172, 31, 0, last], public, group));
+        stranger.rules(&format!("eni-{last}"), vec![everything_out()]);
+        let (_, console) = stranger.wait_for_user_data();
+        assert!(console.contains("tcp fails: timed out") && console.contains("udp fails"), "{console}");
+        stranger.end();
+    }
+    // To itself it is outside, too.
+    let mut alone = Instance::boot_with(
+        &format!("({ECHO}) &\nwhile ! bash -c 'exec 3<>/dev/tcp/127.0.0.1/7'; do sleep 0.05; done\n{}", script(other)),
+        network(fabric.path(), [172, 31, 0, 64], Some(other), group),
+    );
+    alone.rules("eni-64", [ports(from(other)).to_vec(), vec![everything_out()]].concat());
+    let (_, console) = alone.wait_for_user_data();
+    assert!(console.contains("172.31.0.1 by tcp"), "{console}{}", alone.flow_log());
+    [server, friend, alone].into_iter().for_each(Instance::end);
+    assert_eq!(fs::read_dir(fabric.path().join("public")).unwrap().count(), 0, "nobody has an address any more");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tokio::{
     task::{JoinHandle, spawn_local},
 };
 
-use super::{enter, world::World};
+use super::{enter, fabric, world::World};
 use crate::network::{Network, Transport, listening::Listening};
 
 /// Connections that may wait to be taken.
@@ -26,6 +26,8 @@ pub enum Door {
     Public { interface: String, address: Ipv4Addr, transport: Transport, port: u16 },
     /// A private address, open to what is in the VPC.
     Private { interface: String, vpc: String, address: Ipv4Addr },
+    /// A public address, open to the region's other instances, which do not leave the host for it.
+    Region { interface: String, address: Ipv4Addr },
 }
 
 /// The doors that are to be open: a public port if something listens on it and some rule lets somebody in.
@@ -41,7 +43,11 @@ pub fn wanted<'a>(
         }
         let (Some(address), Some(primary)) = (interface.public_address, interface.private_addresses.first()) else { continue };
         // What comes is answered by the same way.
-        let Some(firewall) = firewall(&interface.id).filter(|_| interface.has_gateway()) else { continue };
+        if !interface.has_gateway() {
+            continue;
+        }
+        doors.insert(Door::Region { interface: interface.id.clone(), address });
+        let Some(firewall) = firewall(&interface.id) else { continue };
         for Listening { transport, port, .. } in listening.iter().filter(|one| one.address.is_none_or(|only| only == *primary)) {
             if firewall.could_allow(Direction::Ingress, transport.number(), *port) {
                 doors.insert(Door::Public { interface: interface.id.clone(), address, transport: *transport, port: *port });
@@ -109,12 +115,14 @@ fn open(world: &Rc<World>, door: &Door) -> io::Result<JoinHandle<()>> {
                 }
             })
         }
-        Door::Private { interface, vpc, address } => {
-            let fabric = world.fabric.as_ref().ok_or(io::ErrorKind::NotFound)?;
-            let place = fabric.listen(vpc, *address)?;
-            Ok(spawn_local(enter::answer(world.clone(), place, interface.clone(), *address)))
-        }
+        Door::Private { interface, vpc, address } => in_fabric(world, interface, vpc, *address),
+        Door::Region { interface, address } => in_fabric(world, interface, fabric::PUBLIC, *address),
     }
+}
+
+fn in_fabric(world: &Rc<World>, interface: &str, network: &str, address: Ipv4Addr) -> io::Result<JoinHandle<()>> {
+    let place = world.fabric.as_ref().ok_or(io::ErrorKind::NotFound)?.listen(network, address)?;
+    Ok(spawn_local(enter::answer(world.clone(), place, interface.to_owned(), address)))
 }
 
 fn listen(address: SocketAddrV4) -> io::Result<TcpListener> {
@@ -144,6 +152,7 @@ fn describe(door: &Door, by: u16, error: &io::Error) -> String {
             }
         }
         Door::Private { vpc, address, .. } => format!("{address} cannot be reached within {vpc}: {error}"),
+        Door::Region { address, .. } => format!("{address} cannot be reached by other instances: {error}"),
     }
 }
 

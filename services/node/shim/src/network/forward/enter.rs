@@ -221,7 +221,7 @@ async fn let_datagrams_in(world: &Rc<World>, call: &Call, task: AbortHandle) -> 
     Some((inside, world.begin(call.flow(), call.question(), Some(rule), task)))
 }
 
-/// Answers whoever calls at a private address.
+/// Answers what of the region calls at a private address or a public one.
 pub async fn answer(world: Rc<World>, place: Place, interface: String, address: Ipv4Addr) {
     loop {
         let Ok((caller, _)) = place.listener.accept().await else {
@@ -257,7 +257,10 @@ async fn take_call(
     }
     let groups = hello.groups.iter().filter_map(|group| group.parse().ok()).collect();
     let peer = Peer { address: hello.source, groups };
-    let call = Call { interface, transport: hello.transport, peer, called: hello.destination, private: hello.destination };
+    let called = hello.destination;
+    let to = if interface.public_address == Some(address) { interface.private_addresses.first().copied() } else { Some(address) };
+    let private = SocketAddrV4::new(to.ok_or(io::ErrorKind::AddrNotAvailable)?, called.port());
+    let call = Call { interface, transport: hello.transport, peer, called, private };
     if hello.transport == Transport::Udp {
         return datagrams_by_stream(world, caller, call, task).await;
     }

@@ -133,7 +133,7 @@ enum Outside {
 impl Outside {
     async fn open(way: Way, destination: SocketAddrV4) -> io::Result<Self> {
         let to = match way {
-            Way::Private(called, _) => {
+            Way::Instance(called, _) => {
                 fabric::hand_over(&called, None).await?;
                 return Ok(Self::Instance(called));
             }

@@ -31,7 +31,7 @@ use tokio::{
     net::{UnixListener, UnixStream, unix::OwnedReadHalf},
 };
 
-use crate::network::{Transport, factory};
+use crate::network::{Interface, Transport, factory};
 
 /// What a caller says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,9 @@ pub enum Unmade {
     /// By rules, or nobody is there: nobody answers.
     Dropped,
 }
+
+/// Where public addresses are, whatever their VPC.
+pub const PUBLIC: &str = "public";
 
 /// A larger word is none of a shim's.
 const LONGEST: u16 = 16 << 10;
@@ -122,8 +125,12 @@ impl Drop for Place {
 }
 
 /// Removes what shims that were killed left of an instance's addresses.
-pub fn forget<'a>(fabric: &Path, addresses: impl IntoIterator<Item = (&'a str, Ipv4Addr)>) {
-    for (vpc, address) in addresses {
+pub fn forget<'a>(fabric: &Path, interfaces: impl IntoIterator<Item = &'a Interface>) {
+    let places = |it: &'a Interface| {
+        let private = it.private_addresses.iter().map(|address| (it.vpc.as_str(), *address));
+        private.chain(it.public_address.map(|address| (PUBLIC, address)))
+    };
+    for (vpc, address) in interfaces.into_iter().flat_map(places) {
         let path = fabric.join(vpc).join(address.to_string());
         // One at which somebody answers is another's.
         if std::os::unix::net::UnixStream::connect(&path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {

@@ -46,8 +46,8 @@ pub enum Way {
     Metadata,
     /// The host's resolver.
     Resolver(SocketAddrV4),
-    /// Another instance of the VPC, or a balancer in it: whoever has the address answered.
-    Private(UnixStream, Vec<String>),
+    /// Another instance, or a balancer: whoever has the address answered. In the same VPC its groups count.
+    Instance(UnixStream, Vec<String>),
     Outside,
     Nowhere(&'static str),
 }
@@ -142,7 +142,7 @@ async fn make(world: &World, source: SocketAddrV4, destination: SocketAddrV4) ->
     })?;
     let other = match way {
         Way::Metadata => Other::Metadata,
-        Way::Private(mut called, _) => {
+        Way::Instance(mut called, _) => {
             let answered = async {
                 fabric::hand_over(&called, None).await?;
                 fabric::hear::<Result<(), Unmade>>(&mut called).await
@@ -227,7 +227,7 @@ impl Sent {
     /// The rule that lets it out, if one is needed; else why it stays.
     pub async fn decide(&self, world: &World, way: &Way) -> Result<(Question, Option<String>), &'static str> {
         let groups = match way {
-            Way::Private(_, groups) => groups.iter().filter_map(|group| group.parse().ok()).collect(),
+            Way::Instance(_, groups) => groups.iter().filter_map(|group| group.parse().ok()).collect(),
             _ => Vec::new(),
         };
         let question = Question {
@@ -241,7 +241,7 @@ impl Sent {
             Way::Nowhere(reason) => Err(reason),
             // The original's groups do not look at what goes there.
             Way::Metadata | Way::Resolver(_) => Ok((question, None)),
-            Way::Private(..) | Way::Outside => match world.decide(&question).await {
+            Way::Instance(..) | Way::Outside => match world.decide(&question).await {
                 Some(rule) => Ok((question, Some(rule))),
                 None => Err("no rule of its security groups lets it out"),
             },
@@ -257,13 +257,11 @@ impl Sent {
             return Ok(resolver::of_host().map_or(Way::Nowhere("the host has no resolver that can be reached by IPv4"), Way::Resolver));
         }
         if let Some(fabric) = &world.fabric
-            && let Some(mut called) = fabric.call(&self.interface.vpc, to).await?
+            && let Some(called) = fabric.call(&self.interface.vpc, to).await?
         {
             let groups = self.interface.groups.iter().map(|(id, _)| id.clone()).collect();
-            let hello = Hello { transport: self.transport, source: self.source, destination: self.destination, groups };
-            fabric::say(&mut called, &hello).await?;
-            let Answer { groups } = fabric::hear(&mut called).await?;
-            return Ok(Way::Private(called, groups));
+            let (called, groups) = self.introduced(called, self.source, groups).await?;
+            return Ok(Way::Instance(called, groups));
         }
         if self.interface.is_in_vpc(to) {
             return Ok(Way::Nowhere("nobody in the VPC has this address"));
@@ -271,7 +269,22 @@ impl Sent {
         if let Some(barrier) = self.interface.barrier(to) {
             return Ok(Way::Nowhere(barrier));
         }
+        if let Some(public) = self.interface.public_address
+            && let Some(fabric) = &world.fabric
+            && let Some(called) = fabric.call(fabric::PUBLIC, to).await?
+        {
+            // It leaves its VPC and comes back from outside: nobody knows any more of which groups it is.
+            let (called, _) = self.introduced(called, SocketAddrV4::new(public, self.source.port()), Vec::new()).await?;
+            return Ok(Way::Instance(called, Vec::new()));
+        }
         Ok(if is_of_host(to) { Way::Nowhere("it is an address of the host itself") } else { Way::Outside })
+    }
+
+    /// Says to the shim of another instance who calls, and hears of which groups that one is.
+    async fn introduced(&self, mut called: UnixStream, source: SocketAddrV4, groups: Vec<String>) -> io::Result<(UnixStream, Vec<String>)> {
+        fabric::say(&mut called, &Hello { transport: self.transport, source, destination: self.destination, groups }).await?;
+        let Answer { groups } = fabric::hear(&mut called).await?;
+        Ok((called, groups))
     }
 }
 

@@ -105,6 +105,7 @@ pub fn started(shape: &Shape, more: &dyn Fn(&str) -> Vec<String>) -> Deployment 
             format!("settings.zone={zone}"),
             format!("settings.vcpus={}", shape.vcpus),
             "settings.memory_mib=262144".to_owned(),
+            "settings.driver=sim".to_owned(),
         ];
         if shape.quick_boots {
             settings.extend(["boot", "stop", "terminate"].map(|what| format!("settings.sim.{what}={}", QUICK)));

@@ -56,11 +56,13 @@ impl Running {
         Ok(Self { child, took: begun.elapsed(), ready: line })
     }
 
-    /// A region with its state in a folder, or in memory; `more` are further arguments of `gureum up`.
+    /// A region with its state in a folder, or in memory; `more` are further arguments of `gureum up`. Nothing runs in its
+    /// instances unless they say otherwise.
     pub async fn region(folder: Option<&Path>, more: &[&str]) -> Result<Self, Failure> {
         let folder = folder.map(|folder| folder.display().to_string());
         let state = folder.as_ref().map_or_else(|| vec!["--memory"], |folder| vec!["--directory", folder]);
-        Self::start(&[&["up", "--port", "0"], state.as_slice(), more].concat(), "gureum is ready at ").await
+        let driver: &[&str] = if more.contains(&"--driver") { &[] } else { &["--driver", "sim"] };
+        Self::start(&[&["up", "--port", "0"], state.as_slice(), driver, more].concat(), "gureum is ready at ").await
     }
 
     /// A channel to a region's front door.

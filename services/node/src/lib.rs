@@ -94,7 +94,7 @@ fn process_driver(
     let directory = config.store.directory.clone().unwrap_or_else(temporary);
     let refused = |reason: String| StartError::Setting { name: "settings.driver", reason };
     if clock.is_virtual() {
-        return Err(refused("programs run in real time: the process driver needs a clock that is not virtual".into()));
+        return Err(refused("programs run in real time: where the clock is virtual, set it to sim".into()));
     }
     let storage = config.settings.storage.clone().unwrap_or_else(|| directory.clone());
     let connections = Connections {

@@ -22,7 +22,7 @@ pub struct Settings {
     pub memory_mib: u64,
     /// From which all chance of the sim driver follows. Default 0.
     pub seed: u64,
-    /// What makes instances real. Default sim.
+    /// What makes instances real. Default process.
     pub driver: DriverSetting,
     /// Of the process driver: the directory by which the instances of a region find each other on this host, the same for
     /// all nodes of the region on it, and open to their user alone. Default: one in the node's own.
@@ -49,10 +49,19 @@ pub struct Settings {
 #[serde(rename_all = "lowercase")]
 pub enum DriverSetting {
     /// A model; nothing runs.
-    #[default]
     Sim,
     /// Programs in namespaces of their own.
+    #[default]
     Process,
+}
+
+impl std::fmt::Display for DriverSetting {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Sim => "sim",
+            Self::Process => "process",
+        })
+    }
 }
 
 /// What becomes of open connections whose rule is revoked.
@@ -74,7 +83,7 @@ impl Default for Settings {
             vcpus: 64,
             memory_mib: 256 * 1024,
             seed: 0,
-            driver: DriverSetting::Sim,
+            driver: DriverSetting::Process,
             fabric: None,
             port_offset: 0,
             security_group_tracking: TrackingSetting::Tracked,

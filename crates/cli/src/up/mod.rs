@@ -28,7 +28,7 @@ use crate::{failure::Failure, output::Output};
 #[command(after_help = "Examples:
   gureum up                                  state in ~/.local/share/gureum, port 4566
   gureum up --memory --port 0                a throw-away region on a free port
-  gureum up --driver process                 instances that run: programs of this host, each in namespaces of its own
+  gureum up --driver sim                     nothing runs in instances: for very many of them
   gureum up --processes                      every service its own supervised process
   gureum up --memory --time-scale virtual    time stands still until `gureum clock advance 5m`
 
@@ -50,9 +50,10 @@ pub struct Args {
     /// Run every service as its own process, started again when it ends
     #[arg(long)]
     processes: bool,
-    /// What makes instances real: "sim", a model in which nothing runs, or "process", programs in namespaces of their own
-    #[arg(long, default_value = "sim", value_parser = driver)]
-    driver: DriverSetting,
+    /// What makes instances real: "process", programs in namespaces of their own, or "sim", a model in which nothing runs. By
+    /// default what the region began with: process, or sim if its time is virtual
+    #[arg(long, value_parser = driver)]
+    driver: Option<DriverSetting>,
     /// With the process driver: added to each port of a public address, for hosts that keep ports below 1024 for root
     #[arg(long, value_name = "PORTS", default_value_t = 0)]
     port_offset: u16,

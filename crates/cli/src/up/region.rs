@@ -36,6 +36,9 @@ struct Remembered {
     clock: ClockSetting,
     /// When it first started.
     origin: Timestamp,
+    /// None: it began when sim was what nodes had unless they were told otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    driver: Option<DriverSetting>,
 }
 
 /// Why a region cannot be set up.
@@ -52,6 +55,8 @@ pub enum RegionError {
     Remembered { path: PathBuf, reason: String },
     #[error("the region in {} began with the time scale {before}; it cannot go on with {wanted}. Start it with --time-scale {before}, or choose another directory", path.display())]
     OtherClock { path: PathBuf, before: ClockSetting, wanted: ClockSetting },
+    #[error("the region in {} began with the driver {before}, whose instances {wanted} does not have. Start it without --driver, or choose another directory", path.display())]
+    OtherDriver { path: PathBuf, before: DriverSetting, wanted: DriverSetting },
     #[error("the directory {} is too long for the sockets in it: Linux allows 107 characters", path.display())]
     TooLong { path: PathBuf },
     #[error("the region in {} is run by another process; stop that one, or choose another directory with --directory", path.display())]
@@ -82,8 +87,8 @@ pub struct Plan {
     pub telemetry: TelemetryConfig,
     /// Of everybody's ids and of what the simulated nodes do; none: ids are random.
     pub seed: Option<u64>,
-    /// What makes instances real.
-    pub driver: DriverSetting,
+    /// What makes instances real. None takes what the region began with, or what suits its time.
+    pub driver: Option<DriverSetting>,
     /// Added to each port of a public address.
     pub port_offset: u16,
     /// What becomes of open connections whose rule is revoked.
@@ -160,14 +165,17 @@ impl Region {
         }
         private_directory(&run_directory)?;
         let lock = plan.directory.as_deref().map(lock).transpose()?;
-        let (slice, clock) = match &plan.directory {
-            Some(directory) => remember(directory, plan.clock)?,
+        let (slice, remembered) = match &plan.directory {
+            Some(directory) => remember(directory, plan)?,
             None => {
-                let clock = ClockConfig { setting: plan.clock.unwrap_or_default(), origin: Clock::origin_now() };
-                (Slice::claim(None)?, clock)
+                let slice = Slice::claim(None)?;
+                let new = Remembered::new(&slice, plan);
+                (slice, new)
             }
         };
-        let members = Builder { plan, run_directory: &run_directory, clock, slice: &slice }.members();
+        let clock = ClockConfig { setting: remembered.clock, origin: remembered.origin };
+        let driver = remembered.driver.unwrap_or(DriverSetting::Sim);
+        let members = Builder { plan, run_directory: &run_directory, clock, driver, slice: &slice }.members();
         Ok(Self { run_directory, members, in_memory: plan.directory.is_none(), _slice: slice, _lock: lock })
     }
 }
@@ -199,7 +207,16 @@ fn lock(directory: &Path) -> Result<File, RegionError> {
     }
 }
 
-fn remember(directory: &Path, wanted: Option<ClockSetting>) -> Result<(Slice, ClockConfig), RegionError> {
+impl Remembered {
+    /// What a new region begins with.
+    fn new(slice: &Slice, plan: &Plan) -> Self {
+        let clock = plan.clock.unwrap_or_default();
+        let suitable = if matches!(clock, ClockSetting::Virtual { .. }) { DriverSetting::Sim } else { DriverSetting::Process };
+        Self { slice: slice.number, clock, origin: Clock::origin_now(), driver: Some(plan.driver.unwrap_or(suitable)) }
+    }
+}
+
+fn remember(directory: &Path, plan: &Plan) -> Result<(Slice, Remembered), RegionError> {
     let path = directory.join("region.toml");
     let bad = |reason: String| RegionError::Remembered { path: path.clone(), reason };
     let failed = |operation| {
@@ -212,15 +229,20 @@ fn remember(directory: &Path, wanted: Option<ClockSetting>) -> Result<(Slice, Cl
         Err(error) => return Err(failed("read")(error)),
     };
     if let Some(before) = before {
-        if let Some(wanted) = wanted.filter(|wanted| *wanted != before.clock) {
+        if let Some(wanted) = plan.clock.filter(|wanted| *wanted != before.clock) {
             return Err(RegionError::OtherClock { path: directory.to_owned(), before: before.clock, wanted });
+        }
+        // One of which nobody wrote it down is taken at the word of whoever starts it.
+        let driver = before.driver.or(plan.driver);
+        if let (Some(before), Some(wanted)) = (driver, plan.driver.filter(|wanted| Some(*wanted) != driver)) {
+            return Err(RegionError::OtherDriver { path: directory.to_owned(), before, wanted });
         }
         let addresses = |source| RegionError::Addresses { path: directory.to_owned(), source };
         let slice = Slice::claim(Some(before.slice)).map_err(addresses)?;
-        return Ok((slice, ClockConfig { setting: before.clock, origin: before.origin }));
+        return Ok((slice, Remembered { driver, ..before }));
     }
     let slice = Slice::claim(None)?;
-    let remembered = Remembered { slice: slice.number, clock: wanted.unwrap_or_default(), origin: Clock::origin_now() };
+    let remembered = Remembered::new(&slice, plan);
     let text = toml::to_string(&remembered).map_err(|error| bad(error.to_string()))?;
     // Whole or not there: a crash in between leaves a name that nobody reads.
     let new = path.with_extension("new");
@@ -228,13 +250,14 @@ fn remember(directory: &Path, wanted: Option<ClockSetting>) -> Result<(Slice, Cl
         .and_then(|()| fs::File::open(&new)?.sync_all())
         .and_then(|()| fs::rename(&new, &path))
         .map_err(failed("write"))?;
-    Ok((slice, ClockConfig { setting: remembered.clock, origin: remembered.origin }))
+    Ok((slice, remembered))
 }
 
 struct Builder<'a> {
     plan: &'a Plan,
     run_directory: &'a Path,
     clock: ClockConfig,
+    driver: DriverSetting,
     slice: &'a Slice,
 }
 
@@ -276,7 +299,7 @@ impl Builder<'_> {
             vcpus: self.plan.node_vcpus,
             memory_mib: u64::from(self.plan.node_memory_gib) * 1024,
             seed: self.plan.seed.unwrap_or_default(),
-            driver: self.plan.driver,
+            driver: self.driver,
             fabric: Some(self.plan.directory.as_deref().unwrap_or(self.run_directory).join("fabric")),
             port_offset: self.plan.port_offset,
             security_group_tracking: self.plan.security_group_tracking,
@@ -287,7 +310,7 @@ impl Builder<'_> {
 
     /// One for all nodes, so that a volume can go from any to any.
     fn storage(&self) -> Option<PathBuf> {
-        match self.plan.driver {
+        match self.driver {
             DriverSetting::Sim => None,
             DriverSetting::Process => Some(self.plan.directory.as_deref().unwrap_or(self.run_directory).join("storage")),
         }
@@ -329,7 +352,7 @@ mod tests {
             calls_per_second,
             telemetry: TelemetryConfig::default(),
             seed: None,
-            driver: DriverSetting::Sim,
+            driver: None,
             port_offset: 0,
             security_group_tracking: TrackingSetting::Tracked,
         }
@@ -350,6 +373,29 @@ mod tests {
         assert!(told.contains(&format!("the region in {} is run by another process", folder.path().display())), "{told}");
         drop(region);
         assert!(Region::prepare(&plan(folder.path(), 1)).is_ok());
+    }
+
+    fn driver(region: &Region) -> Option<DriverSetting> {
+        region.members.iter().find_map(|(_, member)| if let Member::Node(config) = member { Some(config.settings.driver) } else { None })
+    }
+
+    #[test]
+    fn a_region_keeps_the_driver_that_it_began_with() {
+        let (folder, simulated, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let with = |folder: &Path, driver| Region::prepare(&Plan { driver, ..plan(folder, 1) });
+        assert_eq!(driver(&with(folder.path(), None).unwrap()), Some(DriverSetting::Process));
+        let told = with(folder.path(), Some(DriverSetting::Sim)).unwrap_err().to_string();
+        assert!(told.contains("began with the driver process"), "{told}");
+        assert_eq!(driver(&with(simulated.path(), Some(DriverSetting::Sim)).unwrap()), Some(DriverSetting::Sim));
+        assert_eq!(driver(&with(simulated.path(), None).unwrap()), Some(DriverSetting::Sim));
+        let clock = Some("virtual".parse().unwrap());
+        assert_eq!(driver(&Region::prepare(&Plan { clock, ..plan(other.path(), 1) }).unwrap()), Some(DriverSetting::Sim));
+        // One of which nobody wrote it down.
+        let path = folder.path().join("region.toml");
+        let before = fs::read_to_string(&path).unwrap().replace("driver = \"process\"\n", "");
+        fs::write(&path, before).unwrap();
+        assert_eq!(driver(&with(folder.path(), None).unwrap()), Some(DriverSetting::Sim));
+        assert_eq!(driver(&with(folder.path(), Some(DriverSetting::Process)).unwrap()), Some(DriverSetting::Process));
     }
 
     #[test]

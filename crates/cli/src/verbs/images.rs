@@ -57,7 +57,7 @@ enum Verb {
     Register(RegisterArgs),
     /// Make an image of a directory or a tar archive
     #[command(
-        after_help = "Examples:\n  gureum images import ./site --name site-1 --boot-script start.sh\n  gureum images import alpine-minirootfs.tar.gz --name alpine --size 2\n\nA whole root file system has a shell of its own; else the host's programs are shown in it. The region's nodes have to\nkeep files: gureum up --driver process."
+        after_help = "Examples:\n  gureum images import ./site --name site-1 --boot-script start.sh\n  gureum images import alpine-minirootfs.tar.gz --name alpine --size 2\n\nA whole root file system has a shell of its own; else the host's programs are shown in it. Nodes of the\nsim driver keep no files."
     )]
     Import(import::Args),
     /// Remove images; their instances and snapshots stay

@@ -11,7 +11,7 @@ use std::{
 };
 
 use gureum_model::{ClockSetting, Timestamp};
-use gureum_node::Settings;
+use gureum_node::{DriverSetting, Settings};
 use gureum_node_domain::sim::{SimSettings, Span};
 use gureum_proto::{
     clock::v1::clock_peer_service_client::ClockPeerServiceClient,
@@ -155,6 +155,7 @@ impl Setup {
         }
         let mut config: ServiceConfig<Settings> = ServiceConfig::load(None, [], &flags).unwrap();
         config.settings = self.settings.clone();
+        config.settings.driver = DriverSetting::Sim;
         config.clock = self.clock.clone();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (shutdown, (sender, ready), (ended, stopped)) = (CancellationToken::new(), oneshot::channel(), oneshot::channel());

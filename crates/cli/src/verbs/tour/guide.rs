@@ -202,7 +202,7 @@ impl<'a> Guide<'a> {
                 other if monotonic() >= deadline => {
                     let why = other.map_or_else(|error| error.to_string(), |_| "an empty page".to_owned());
                     return Err(self.failed(format!(
-                        "no page at http://{address}:{port}: {why}. Do the region's instances run (gureum up --driver process)? \
+                        "no page at http://{address}:{port}: {why}. Do the region's instances run (it is not gureum up --driver sim)? \
                          `gureum console` tells what they say"
                     )));
                 }

@@ -18,8 +18,8 @@ use crate::{client::Client, failure::Failure, output::Output};
   gureum tour --port-offset 10000     for a region that was started so
   gureum tour -o json | jq -r .proof
 
-The region's instances must run: gureum up --driver process. What the tour makes has a name of its own, and is removed
-at the end, also if a step fails.")]
+The region's instances must run, which those of gureum up --driver sim do not. What the tour makes has a name of its
+own, and is removed at the end, also if a step fails.")]
 pub struct Args {
     /// What the region adds to the ports of public addresses
     #[arg(long, value_name = "PORTS", default_value_t = 0)]

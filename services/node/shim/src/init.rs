@@ -3,13 +3,14 @@
 //! It ends when the instance does, and the kernel ends with it whatever still runs in the instance.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     io,
     os::{
         fd::{AsFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
 };
 
@@ -27,13 +28,14 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Doing, Failure, RUN, SHIM,
+    Doing, Failure, RUN, SHIM, bare,
     control::Lines,
     limits,
     network::Network,
-    protocol::{LimitedBy, Plan},
+    process::Process,
+    protocol::{Confinement, LimitedBy, Plan},
     root,
-    session::{Exit, Inside, SessionRequest, SessionTold},
+    session::{Exit, Inside, SessionRequest, SessionTold, User},
     ssh,
 };
 
@@ -94,8 +96,26 @@ pub enum Told {
     },
 }
 
+/// What process 1 is the first of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ground {
+    /// Namespaces of the instance's own, which end with it.
+    Namespaces,
+    /// Nothing: it is a process of the host like any other.
+    Host,
+}
+
+/// Where an instance's programs are, and as whom.
+pub struct House {
+    /// The top of what a boot's paths are in.
+    pub top: PathBuf,
+    pub environment: Vec<(String, String)>,
+    /// Whom sessions run as, whoever is asked for; none: whom `/etc/passwd` knows.
+    pub only_user: Option<User>,
+}
+
 /// What is written to the console for the machine itself.
-fn note(text: &str) {
+pub fn note(text: &str) {
     println!("[gureum] {text}");
 }
 
@@ -104,7 +124,7 @@ struct Boot {
     /// What is run next, last first.
     waiting: Vec<(Script, String)>,
     running: Option<(Script, Pid)>,
-    environment: Vec<(String, String)>,
+    house: House,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +149,11 @@ const BY_SIGNAL: i32 = 128;
 
 pub fn run(_: &Path) -> Result<ExitCode, Failure> {
     prctl::set_pdeathsig(Signal::SIGKILL).doing(|| "asking to end with the shim".into())?;
+    serve(Ground::Namespaces)
+}
+
+/// Serves the shim until the instance ends.
+pub fn serve(ground: Ground) -> Result<ExitCode, Failure> {
     let signals = signals();
     signals.thread_block().doing(|| "taking signals".into())?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).doing(|| "taking signals".into())?;
@@ -136,6 +161,10 @@ pub fn run(_: &Path) -> Result<ExitCode, Failure> {
     let mut shim = Lines::new(UnixStream::from(stream)).doing(|| "taking the shim's stream".into())?;
     let mut boot: Option<Boot> = None;
     let mut sessions = Inside::default();
+    if ground == Ground::Host {
+        // Nothing else is to be done before it may boot.
+        let _ = shim.write(&Told::Unshared);
+    }
     loop {
         let mut waited = [PollFd::new(shim.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         match poll(&mut waited, PollTimeout::NONE) {
@@ -143,10 +172,10 @@ pub fn run(_: &Path) -> Result<ExitCode, Failure> {
             Err(error) => return Err(error).doing(|| "waiting".into()),
         }
         // Without its shim nobody would know of the instance any more.
-        let Some(orders) = shim.read::<Order>() else { return Ok(ExitCode::FAILURE) };
+        let Some(orders) = shim.read::<Order>() else { return Ok(abandon(ground)) };
         for order in orders {
             match order {
-                Order::Boot { plan, limited_by } => match begin(&plan, limited_by) {
+                Order::Boot { plan, limited_by } => match begin(ground, &plan, limited_by) {
                     Ok(begun) => {
                         let _ = shim.write(&Told::Up);
                         boot = Some(begun);
@@ -157,12 +186,11 @@ pub fn run(_: &Path) -> Result<ExitCode, Failure> {
                     }
                 },
                 Order::Mapped { .. } => {}
-                Order::Shutdown => {
-                    return shut_down(&sessions);
-                }
+                Order::Shutdown => return shut_down(ground, &sessions, &mut shim),
                 Order::OpenSession { number, request } => {
-                    let environment = boot.as_ref().map_or(&[][..], |boot| &boot.environment);
-                    sessions.open(number, &request, environment, &mut shim);
+                    if let Some(boot) = &boot {
+                        sessions.open(number, &request, &boot.house, &mut shim);
+                    }
                 }
                 Order::SignalSession { number, signal } => sessions.signal(number, signal),
                 Order::HangUp { number } => sessions.hang_up(number),
@@ -196,16 +224,19 @@ fn signals() -> SigSet {
     signals
 }
 
-fn begin(plan: &Plan, limited_by: LimitedBy) -> Result<Boot, Failure> {
-    sethostname(&plan.hostname).doing(|| format!("taking the name {}", plan.hostname))?;
-    root::enter(plan)?;
+fn begin(ground: Ground, plan: &Plan, limited_by: LimitedBy) -> Result<Boot, Failure> {
+    let mut house = match ground {
+        Ground::Namespaces => enter_own(plan)?,
+        Ground::Host => bare::enter(plan)?,
+    };
     if limited_by == LimitedBy::Rlimit {
-        limits::limit_each_process(plan.limits).doing(|| "limiting processes".into())?;
+        let has_user = plan.confinement != Confinement::Nothing;
+        limits::limit_each_process(plan.limits, has_user).doing(|| "limiting processes".into())?;
     }
     let mut waiting = Vec::new();
     for (script, path) in [(Script::UserData, &plan.user_data), (Script::OfImage, &plan.boot_script)] {
         let Some(path) = path else { continue };
-        let path = Path::new("/").join(path);
+        let path = house.top.join(path);
         if !path.is_file() {
             let error = io::Error::from(io::ErrorKind::NotFound);
             return Err(Failure::System { doing: format!("the {} {}", script.name(), path.display()), error });
@@ -213,15 +244,26 @@ fn begin(plan: &Plan, limited_by: LimitedBy) -> Result<Boot, Failure> {
         waiting.push((script, path.to_string_lossy().into_owned()));
     }
     if let Some(login) = &plan.login {
-        match ssh::start(login, plan.first_id.is_some()) {
-            Ok(why_not) => why_not.iter().for_each(|reason| note(reason)),
-            Err(error) => note(&format!("nobody can log in by ssh: {error}")),
+        match ground {
+            Ground::Namespaces => match ssh::start(login, plan.first_id.is_some()) {
+                Ok(why_not) => why_not.iter().for_each(|reason| note(reason)),
+                Err(error) => note(&format!("nobody can log in by ssh: {error}")),
+            },
+            Ground::Host if login.public_key.is_some() => note("nobody can log in by ssh without namespaces: use gureum connect"),
+            Ground::Host => {}
         }
     }
+    house.environment.extend(plan.environment.iter().cloned());
+    Ok(Boot { waiting, running: None, house })
+}
+
+/// Makes the machine that the instance's namespaces are.
+fn enter_own(plan: &Plan) -> Result<House, Failure> {
+    sethostname(&plan.hostname).doing(|| format!("taking the name {}", plan.hostname))?;
+    root::enter(plan)?;
     let fixed = [("PATH", root::PATH), ("HOME", "/root"), ("USER", "root"), ("LOGNAME", "root"), ("SHELL", "/bin/sh"), ("LANG", "C.UTF-8")];
-    let own = plan.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let environment = fixed.into_iter().chain(own).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    Ok(Boot { waiting, running: None, environment })
+    let environment = fixed.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    Ok(House { top: "/".into(), environment, only_user: None })
 }
 
 impl Boot {
@@ -247,9 +289,10 @@ impl Boot {
     }
 
     fn start(&self, path: &str) -> io::Result<Pid> {
-        let environment = self.environment.iter().map(|(name, value)| (name, value));
+        let environment = self.house.environment.iter().map(|(name, value)| (name, value));
         let mut command = Command::new("/proc/self/exe");
-        command.args([SHIM, RUN, path]).env_clear().envs(environment).current_dir("/root").stdin(Stdio::null()).process_group(0);
+        command.args([SHIM, RUN, path]).env_clear().envs(environment).current_dir(self.house.top.join("root"));
+        command.stdin(Stdio::null()).process_group(0);
         // It is reaped by its number, with all others.
         let child = command.spawn()?;
         i32::try_from(child.id()).map(Pid::from_raw).map_err(io::Error::other)
@@ -288,22 +331,79 @@ fn reap(flags: Option<WaitPidFlag>) -> Option<(Pid, Exit)> {
     }
 }
 
-/// Lets everything end. What does not want to is ended by the shim, with this process.
-fn shut_down(sessions: &Inside) -> Result<ExitCode, Failure> {
-    sessions.hang_all_up();
-    for signal in [Signal::SIGTERM, Signal::SIGCONT] {
-        match kill(Pid::from_raw(-1), signal) {
-            // Nothing runs.
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(error) => return Err(error).doing(|| "ending what runs".into()),
+/// What runs of the instance beside process 1.
+struct Others {
+    ground: Ground,
+    asked_all: bool,
+    /// Those that were asked to end, where they are asked one by one.
+    asked: BTreeSet<Process>,
+}
+
+impl Others {
+    fn new(ground: Ground) -> Self {
+        Self { ground, asked_all: false, asked: BTreeSet::new() }
+    }
+
+    /// Asks all to end that were not asked yet, and answers whether any runs.
+    fn ask_to_end(&mut self) -> Result<bool, Failure> {
+        match self.ground {
+            Ground::Namespaces if !self.asked_all => {
+                self.asked_all = true;
+                self.signal_all(Some(Signal::SIGTERM))?;
+                self.signal_all(Some(Signal::SIGCONT))
+            }
+            Ground::Namespaces => self.signal_all(None),
+            Ground::Host => {
+                let found = bare::descendants(std::process::id().cast_signed());
+                // One may have been made while the others were asked.
+                for process in found.iter().filter(|process| self.asked.insert(**process)) {
+                    let _ = process.signal(Signal::SIGTERM).and_then(|()| process.signal(Signal::SIGCONT));
+                }
+                Ok(!found.is_empty())
+            }
         }
     }
+
+    /// Sends a signal to all at once, in a process namespace of the instance's own, and answers whether there are any.
+    fn signal_all(&self, signal: Option<Signal>) -> Result<bool, Failure> {
+        match kill(Pid::from_raw(-1), signal) {
+            Ok(()) => Ok(true),
+            Err(Errno::ESRCH) => Ok(false),
+            Err(error) => Err(error).doing(|| "ending what runs".into()),
+        }
+    }
+}
+
+/// Ends without a shim, which nobody would know of any more, and takes all that runs with it.
+fn abandon(ground: Ground) -> ExitCode {
+    // Else the kernel does.
+    if ground == Ground::Host {
+        loop {
+            let found = bare::descendants(std::process::id().cast_signed());
+            if found.is_empty() {
+                break;
+            }
+            found.iter().for_each(|process| _ = process.kill());
+            while reap(Some(WaitPidFlag::WNOHANG)).is_some() {}
+        }
+    }
+    ExitCode::FAILURE
+}
+
+/// Lets everything end. What does not want to is ended by the shim, with this process.
+fn shut_down(ground: Ground, sessions: &Inside, shim: &mut Lines) -> Result<ExitCode, Failure> {
+    sessions.hang_all_up();
+    let mut others = Others::new(ground);
     loop {
+        let any = others.ask_to_end()?;
         while reap(Some(WaitPidFlag::WNOHANG)).is_some() {}
-        if kill(Pid::from_raw(-1), None) == Err(Errno::ESRCH) {
+        if !any {
             return Ok(ExitCode::SUCCESS);
         }
         let _ = poll(&mut [], BETWEEN_HANG_UPS);
+        if shim.read::<Order>().is_none() {
+            return Ok(abandon(ground));
+        }
         sessions.hang_all_up();
     }
 }

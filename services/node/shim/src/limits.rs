@@ -151,10 +151,13 @@ pub fn remove(groups: &[PathBuf]) {
     }
 }
 
-/// Limits this process and all that it starts, each for itself.
-pub fn limit_each_process(limits: Limits) -> nix::Result<()> {
+/// Limits this process and all that it starts, each for itself. The kernel counts tasks by user, so they are limited only
+/// where the instance's user is nobody else.
+pub fn limit_each_process(limits: Limits, has_user: bool) -> nix::Result<()> {
     setrlimit(Resource::RLIMIT_DATA, limits.memory_bytes, limits.memory_bytes)?;
-    setrlimit(Resource::RLIMIT_NPROC, limits.tasks, limits.tasks)?;
+    if has_user {
+        setrlimit(Resource::RLIMIT_NPROC, limits.tasks, limits.tasks)?;
+    }
     let _ = rustix::process::setpriority_process(None, NICE);
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::{
 
 use nix::{
     sys::signal::SigSet,
-    unistd::{Gid, Uid, setgroups, setresgid, setresuid, setsid},
+    unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid, setsid},
 };
 use serde::{Deserialize, Serialize};
 
@@ -55,9 +55,9 @@ pub fn become_program_of_session(leader: &OsString, program: &OsString, argument
     Ok(ExitCode::from(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_BE_RUN }))
 }
 
-/// Root stays who he is: process 1 is root, and has no groups.
+/// Who process 1 is, stays who he is: it has no groups.
 fn become_user(leader: &Leader) -> Result<(), Failure> {
-    if leader.user == 0 {
+    if Uid::from_raw(leader.user) == geteuid() {
         return Ok(());
     }
     let (user, group) = (Uid::from_raw(leader.user), Gid::from_raw(leader.group));

@@ -105,8 +105,8 @@ async fn reach(world: &Rc<World>, call: &Call) -> Result<Reached, Unmade> {
         world.reject(&call.flow(), "no rule of its security groups lets it in");
         return Err(Unmade::Dropped);
     };
-    let switch = world.switch().ok_or(Unmade::Dropped)?;
-    let inside = switch.connect(seen_as(call.peer.address, &call.interface), call.private).await.map_err(|_| Unmade::Refused)?;
+    let inside = world.inside().ok_or(Unmade::Dropped)?;
+    let inside = inside.connect(seen_as(call.peer.address, &call.interface), call.private).await.map_err(|_| Unmade::Refused)?;
     Ok(Reached { inside, rule })
 }
 
@@ -212,7 +212,7 @@ async fn let_datagrams_in(world: &Rc<World>, call: &Call, task: AbortHandle) -> 
         world.reject(&flow, "no rule of its security groups lets it in");
         return None;
     };
-    let inside = world.switch()?.datagrams(seen_as(call.peer.address, &call.interface), call.private).await.ok()?;
+    let inside = world.inside()?.datagrams(seen_as(call.peer.address, &call.interface), call.private).await.ok()?;
     Some((inside, world.begin(flow, question, Some(rule), task)))
 }
 

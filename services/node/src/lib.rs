@@ -94,7 +94,7 @@ fn process_driver(config: &ServiceConfig<Settings>, clock: Clock, groups: Groups
         port_offset: config.settings.port_offset,
         strict_tracking: config.settings.security_group_tracking == TrackingSetting::Strict,
     };
-    ProcessDriver::new(&directory, &storage, volatile, clock, groups, connections)
+    ProcessDriver::new(&directory, &storage, volatile, clock, groups, connections, config.settings.unconfined)
         .map_err(|error| refused(format!("{}: {error}", directory.display())))
 }
 

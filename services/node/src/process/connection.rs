@@ -21,6 +21,7 @@ impl Connections {
         Network {
             interfaces: spec.interfaces.iter().map(interface).collect(),
             fabric: self.fabric.clone(),
+            alias: None,
             port_offset: self.port_offset,
             strict_tracking: self.strict_tracking,
         }

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Doing, Failure, RUN, SHIM, bare,
     control::Lines,
-    limits,
+    limits::{self, EachProcess},
     network::Network,
     process::Process,
     protocol::{Confinement, LimitedBy, Plan},
@@ -112,6 +112,8 @@ pub struct House {
     pub environment: Vec<(String, String)>,
     /// Whom sessions run as, whoever is asked for; none: whom `/etc/passwd` knows.
     pub only_user: Option<User>,
+    /// What holds each program, if no group holds them all.
+    pub limits: Option<EachProcess>,
 }
 
 /// What is written to the console for the machine itself.
@@ -229,10 +231,7 @@ fn begin(ground: Ground, plan: &Plan, limited_by: LimitedBy) -> Result<Boot, Fai
         Ground::Namespaces => enter_own(plan)?,
         Ground::Host => bare::enter(plan)?,
     };
-    if limited_by == LimitedBy::Rlimit {
-        let has_user = plan.confinement != Confinement::Nothing;
-        limits::limit_each_process(plan.limits, has_user).doing(|| "limiting processes".into())?;
-    }
+    house.limits = (limited_by == LimitedBy::Rlimit).then(|| EachProcess::of(plan.limits, plan.confinement != Confinement::Nothing));
     let mut waiting = Vec::new();
     for (script, path) in [(Script::UserData, &plan.user_data), (Script::OfImage, &plan.boot_script)] {
         let Some(path) = path else { continue };
@@ -245,7 +244,7 @@ fn begin(ground: Ground, plan: &Plan, limited_by: LimitedBy) -> Result<Boot, Fai
     }
     if let Some(login) = &plan.login {
         match ground {
-            Ground::Namespaces => match ssh::start(login, plan.first_id.is_some()) {
+            Ground::Namespaces => match ssh::start(login, plan.first_id.is_some(), house.limits) {
                 Ok(why_not) => why_not.iter().for_each(|reason| note(reason)),
                 Err(error) => note(&format!("nobody can log in by ssh: {error}")),
             },
@@ -263,7 +262,7 @@ fn enter_own(plan: &Plan) -> Result<House, Failure> {
     root::enter(plan)?;
     let fixed = [("PATH", root::PATH), ("HOME", "/root"), ("USER", "root"), ("LOGNAME", "root"), ("SHELL", "/bin/sh"), ("LANG", "C.UTF-8")];
     let environment = fixed.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    Ok(House { top: "/".into(), environment, only_user: None })
+    Ok(House { top: "/".into(), environment, only_user: None, limits: None })
 }
 
 impl Boot {
@@ -291,7 +290,8 @@ impl Boot {
     fn start(&self, path: &str) -> io::Result<Pid> {
         let environment = self.house.environment.iter().map(|(name, value)| (name, value));
         let mut command = Command::new("/proc/self/exe");
-        command.args([SHIM, RUN, path]).env_clear().envs(environment).current_dir(self.house.top.join("root"));
+        let limits = limits::argument(self.house.limits);
+        command.args([SHIM, RUN, &limits, path]).env_clear().envs(environment).current_dir(self.house.top.join("root"));
         command.stdin(Stdio::null()).process_group(0);
         // It is reaped by its number, with all others.
         let child = command.spawn()?;
@@ -301,8 +301,9 @@ impl Boot {
 
 /// Is a program that process 1 starts. What blocks signals for process 1 would block them in all that it starts, and
 /// opening them up for a moment there would lose one that comes in it.
-pub fn become_program(program: &OsStr) -> Result<ExitCode, Failure> {
+pub fn become_program(limits: &OsStr, program: &OsStr) -> Result<ExitCode, Failure> {
     SigSet::empty().thread_set_mask().doing(|| "unblocking signals".into())?;
+    limits::apply(limits)?;
     let error = Command::new(program).exec();
     note(&format!("{} cannot be run: {error}", program.to_string_lossy()));
     Ok(ExitCode::from(CANNOT_BE_RUN))

@@ -69,8 +69,8 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         [part, directory] if part == END => bare::end_left(Path::new(directory)),
         [part, user] if part == SWEEP => bare::become_sweeper(user),
         [part, what] if part == PROBE => bare::probe::run(what),
-        [part, ids] if part == SSHD => ssh::become_server(ids),
-        [part, program] if part == RUN => init::become_program(program),
+        [part, ids, limits] if part == SSHD => ssh::become_server(ids, limits),
+        [part, limits, program] if part == RUN => init::become_program(limits, program),
         [part, leader, program, arguments @ ..] if part == SESSION => session::become_program_of_session(leader, program, arguments),
         [part, directory] if part == TREE => volumes::send_tree(Path::new(directory)),
         [part, instance, name, directory] if part == PLUG => {

@@ -71,7 +71,7 @@ pub(crate) fn enter(plan: &Plan) -> Result<House, Failure> {
     let id = geteuid().as_raw();
     let user = User { name: name.to_owned(), id, group: id, groups: Vec::new(), home, shell: shell.to_owned() };
     let environment = environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    Ok(House { top: plan.root.clone(), environment, only_user: Some(user) })
+    Ok(House { top: plan.root.clone(), environment, only_user: Some(user), limits: None })
 }
 
 /// Makes what programs expect to be there. The root volume is the current directory.

@@ -123,6 +123,7 @@ fn start(request: &SessionRequest, house: &House) -> Result<(Pid, Vec<OwnedFd>),
         group: user.group,
         groups: user.groups.clone(),
         home: user.home.clone(),
+        limits: house.limits,
     };
     let leader = serde_json::to_string(&leader).map_err(|error| format!("the program cannot be described: {error}"))?;
     let mut command = Command::new("/proc/self/exe");

@@ -14,7 +14,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Doing, Failure};
+use crate::{Doing, Failure, limits::EachProcess};
 
 /// What a shell says of a program that cannot be run.
 const CANNOT_BE_RUN: u8 = 126;
@@ -32,6 +32,8 @@ pub struct Leader {
     pub group: u32,
     pub groups: Vec<u32>,
     pub home: String,
+    /// What holds it, if no group does.
+    pub limits: Option<EachProcess>,
 }
 
 /// Is a session's program, with the arguments that follow what it is told of itself.
@@ -43,6 +45,7 @@ pub fn become_program_of_session(leader: &OsString, program: &OsString, argument
         rustix::process::ioctl_tiocsctty(std::io::stdin()).doing(|| "taking the terminal".into())?;
     }
     become_user(&leader)?;
+    leader.limits.map_or(Ok(()), EachProcess::apply).doing(|| "limiting the program".into())?;
     // A home that is not there, or closed to him, keeps nobody out.
     let _ = std::env::set_current_dir(&leader.home).or_else(|_| std::env::set_current_dir("/"));
     let mut command = Command::new(program);

@@ -80,9 +80,9 @@ impl Up {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// A field of the only instance that there is.
+    /// A field of the instance that is called "web".
     fn field(&self, name: &str) -> String {
-        let shown: serde_json::Value = serde_json::from_str(&self.done(&["ps", "--output", "json"])).unwrap();
+        let shown: serde_json::Value = serde_json::from_str(&self.done(&["ps", "web", "--output", "json"])).unwrap();
         let instance = shown.as_array().map_or(&shown, |all| &all[0]);
         instance[name].as_str().unwrap_or_else(|| panic!("{name} in {shown}")).to_owned()
     }
@@ -129,8 +129,8 @@ fn page_when_served(region: &Up) -> String {
     }
 }
 
-/// From the launch of a web server to its termination.
-fn live_and_die(region: &Up, user: &str) {
+/// From the launch of a web server to its termination. Answers the number of the user that it was.
+fn live_and_die(region: &Up) -> u32 {
     let script = "#!/bin/sh\necho \"hello as $(id -u)\" >$GUREUM_ROOT/root/index.html\n\
         cat >$GUREUM_ROOT/serve <<'E'\ncd $GUREUM_ROOT/root && exec python3 -m http.server --bind $GUREUM_PRIVATE_IP 8080\nE\n\
         setsid sh $GUREUM_ROOT/serve & sleep 600 &";
@@ -138,7 +138,8 @@ fn live_and_die(region: &Up, user: &str) {
     region.done(&["sg", "allow", "web", "tcp:8080", "--from", "any"]);
     let launch = ["launch", "--image", "gureum-shell", "--type", "t3.micro", "--name", "web", "--group", "web", "--wait", "--user-data"];
     region.done(&[&launch[..], &[script]].concat());
-    assert!(page_when_served(region).ends_with(&format!("hello as {user}\n")));
+    let page_text = page_when_served(region);
+    let (_, user) = page_text.trim().rsplit_once("hello as ").unwrap();
     let id = region.field("instanceId");
     assert!(!processes(&id).is_empty() || !is_root());
     assert_eq!(region.done(&["connect", "web", "--", "sh", "-c", "cat index.html"]), format!("hello as {user}\n"));
@@ -155,6 +156,7 @@ fn live_and_die(region: &Up, user: &str) {
     region.done(&["terminate", "web", "--wait"]);
     assert_eq!(processes(&id), Vec::<PathBuf>::new());
     assert_eq!(region.left(), Vec::<PathBuf>::new());
+    user.parse().unwrap()
 }
 
 #[test]
@@ -166,7 +168,7 @@ fn without_namespaces_and_users_nothing_is_launched_unless_that_is_wanted() {
     let folder = region.end();
     let region = Up::start(folder, true, &["--unconfined"]);
     let user = if is_root() { NOBODY } else { 0 };
-    live_and_die(&region, &user.to_string());
+    assert_eq!(live_and_die(&region), user);
     region.end();
 }
 
@@ -176,7 +178,6 @@ fn root_in_a_container_gives_each_instance_a_user_of_its_own() {
         return;
     }
     let region = Up::start(tempfile::tempdir().unwrap(), false, &[]);
-    // The first of the first range, or of a later one if other instances are on this host.
     region.done(&["launch", "--image", "gureum-shell", "--type", "t3.micro", "--name", "one", "--wait"]);
     let user: u32 = region.done(&["connect", "one", "--", "id", "-u"]).trim().parse().unwrap();
     assert!(user >= 1 << 30, "{user}");
@@ -192,5 +193,6 @@ fn root_in_a_container_gives_each_instance_a_user_of_its_own() {
         assert!(!region.command(&["connect", "one", "--", "sh", "-c", attempt]).status.success(), "{attempt}");
     }
     region.done(&["terminate", "one", "--wait"]);
+    assert!(live_and_die(&region) >= 1 << 30);
     region.end();
 }

@@ -135,7 +135,7 @@ impl ProcessDriver {
         connections: Connections,
         unconfined: bool,
     ) -> io::Result<Self> {
-        fs::create_dir_all(&connections.fabric)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&connections.fabric)?;
         let places =
             Places { instances: directory.join("instances"), volumes: storage.join("volumes"), snapshots: storage.join("snapshots") };
         // Whatever users within volumes made must be out of reach of the host's users of the same number.

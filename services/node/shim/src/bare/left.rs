@@ -24,6 +24,8 @@ use crate::{
 
 /// What is not ended by then hangs in the kernel.
 const ENDS_WITHIN: Duration = Duration::from_secs(10);
+/// Looks in a row that find nothing.
+const EMPTY_LOOKS: u32 = 5;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// All that descends from a process and lives.
@@ -46,12 +48,16 @@ pub fn descendants(of: i32) -> Vec<Process> {
 /// which says its number, and what has the instance's id in its environment.
 pub fn end(plan: &Plan, groups: &[PathBuf], shim: Option<i32>) -> Vec<Process> {
     let deadline = monotonic() + ENDS_WITHIN;
+    // What is ended by its user is ended at once; elsewhere something may have come and gone between two places that were looked at.
+    let enough = if own_user(plan).is_some() { 1 } else { EMPTY_LOOKS };
+    let mut empty = 0;
     loop {
         if let Some(user) = own_user(plan) {
             sweep(user);
         }
         let found = find(plan, groups, shim);
-        if found.is_empty() || monotonic() >= deadline {
+        empty = if found.is_empty() { empty + 1 } else { 0 };
+        if empty >= enough || monotonic() >= deadline {
             return found;
         }
         for process in found {

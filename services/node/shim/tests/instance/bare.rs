@@ -67,6 +67,21 @@ fn state(instance: &Instance) -> State {
     read_json(&instance.directory().join(STATE_FILE)).unwrap().unwrap()
 }
 
+#[test]
+fn what_forks_for_ever_ends_too() {
+    for host in Host::all() {
+        let comet = "echo 'sh $0 & exit' >$GUREUM_ROOT/comet; for n in 1 2 3 4; do sh $GUREUM_ROOT/comet & done; echo ready";
+        let mut instance = host.boot(comet);
+        instance.wait_for_user_data();
+        let id = plan(&instance).id;
+        instance.end();
+        let mark = format!("GUREUM_INSTANCE_ID={id}").into_bytes();
+        let all = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| fs::read(entry.path().join("environ")).ok());
+        let left = all.filter(|text| text.split(|byte| *byte == 0).any(|variable| variable == mark)).count();
+        assert_eq!(left, 0, "{host:?}");
+    }
+}
+
 /// The numbers that a script has written to files of its root volume, as processes.
 fn processes(instance: &Instance, names: &[&str]) -> Vec<Process> {
     let number = |name: &&str| -> i32 {

@@ -11,6 +11,8 @@ use std::{
 };
 
 use gureum_service::clock::monotonic;
+use gureum_shim::protocol::{STATE_FILE, State, read_json};
+use nix::sys::signal::Signal;
 
 use crate::gate;
 
@@ -87,6 +89,20 @@ impl Up {
         instance[name].as_str().unwrap_or_else(|| panic!("{name} in {shown}")).to_owned()
     }
 
+    fn state(&self, id: &str) -> State {
+        let region = self.folder.path().join("home/region");
+        let places = ["a1", "b1", "c1"].map(|node| region.join(format!("node-{node}/instances/{id}")).join(STATE_FILE));
+        read_json(places.iter().find(|place| place.exists()).unwrap()).unwrap().unwrap()
+    }
+
+    fn until(&self, is_so: impl Fn() -> bool, otherwise: &str) {
+        let deadline = monotonic() + PATIENCE;
+        while !is_so() {
+            assert!(monotonic() < deadline, "{otherwise}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn left(&self) -> Vec<PathBuf> {
         let region = self.folder.path().join("home/region");
         let places = ["storage/volumes", "node-a1/instances", "node-b1/instances", "node-c1/instances"].map(|place| region.join(place));
@@ -153,6 +169,15 @@ fn live_and_die(region: &Up) -> u32 {
     assert_eq!(processes(&id), Vec::<PathBuf>::new());
     region.done(&["start", "web", "--wait"]);
     region.done(&["connect", "web", "--", "sh", "-c", "cat index.html"]);
+    // One whose shim and process 1 are killed at once leaves nothing either.
+    region.done(&["connect", "web", "--", "sh", "-c", "setsid sleep 600 </dev/null >/dev/null 2>&1 &"]);
+    let state = region.state(&id);
+    let init = state.init.unwrap();
+    init.signal(Signal::SIGSTOP).unwrap();
+    state.shim.kill().unwrap();
+    region.until(|| region.field("state") == "stopped", "it is not stopped");
+    assert!(!init.lives());
+    assert_eq!(processes(&id), Vec::<PathBuf>::new());
     region.done(&["terminate", "web", "--wait"]);
     assert_eq!(processes(&id), Vec::<PathBuf>::new());
     assert_eq!(region.left(), Vec::<PathBuf>::new());

@@ -3,7 +3,6 @@
 //! It ends when the instance does, and the kernel ends with it whatever still runs in the instance.
 
 use std::{
-    collections::BTreeSet,
     ffi::OsStr,
     io,
     os::{
@@ -30,9 +29,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Doing, Failure, RUN, SHIM, bare,
     control::Lines,
+    ending,
     limits::{self, EachProcess},
     network::Network,
-    process::Process,
     protocol::{Confinement, LimitedBy, Plan},
     root,
     session::{Exit, Inside, SessionRequest, SessionTold, User},
@@ -174,7 +173,7 @@ pub fn serve(ground: Ground) -> Result<ExitCode, Failure> {
             Err(error) => return Err(error).doing(|| "waiting".into()),
         }
         // Without its shim nobody would know of the instance any more.
-        let Some(orders) = shim.read::<Order>() else { return Ok(abandon(ground)) };
+        let Some(orders) = shim.read::<Order>() else { return Ok(ending::abandon(ground)) };
         for order in orders {
             match order {
                 Order::Boot { plan, limited_by } => match begin(ground, &plan, limited_by) {
@@ -188,7 +187,7 @@ pub fn serve(ground: Ground) -> Result<ExitCode, Failure> {
                     }
                 },
                 Order::Mapped { .. } => {}
-                Order::Shutdown => return shut_down(ground, &sessions, &mut shim),
+                Order::Shutdown => return ending::shut_down(ground, &sessions, &mut shim),
                 Order::OpenSession { number, request } => {
                     if let Some(boot) = &boot {
                         sessions.open(number, &request, &boot.house, &mut shim);
@@ -317,7 +316,7 @@ fn tell(script: Script, code: i32, shim: &mut Lines) {
 }
 
 /// One process that has ended, and how. None: none has, or with no flags, there is none left.
-fn reap(flags: Option<WaitPidFlag>) -> Option<(Pid, Exit)> {
+pub fn reap(flags: Option<WaitPidFlag>) -> Option<(Pid, Exit)> {
     loop {
         match waitpid(Pid::from_raw(-1), flags) {
             Ok(WaitStatus::Exited(pid, code)) => return Some((pid, Exit { code, signal: None })),
@@ -331,83 +330,3 @@ fn reap(flags: Option<WaitPidFlag>) -> Option<(Pid, Exit)> {
         }
     }
 }
-
-/// What runs of the instance beside process 1.
-struct Others {
-    ground: Ground,
-    asked_all: bool,
-    /// Those that were asked to end, where they are asked one by one.
-    asked: BTreeSet<Process>,
-}
-
-impl Others {
-    fn new(ground: Ground) -> Self {
-        Self { ground, asked_all: false, asked: BTreeSet::new() }
-    }
-
-    /// Asks all to end that were not asked yet, and answers whether any runs.
-    fn ask_to_end(&mut self) -> Result<bool, Failure> {
-        match self.ground {
-            Ground::Namespaces if !self.asked_all => {
-                self.asked_all = true;
-                self.signal_all(Some(Signal::SIGTERM))?;
-                self.signal_all(Some(Signal::SIGCONT))
-            }
-            Ground::Namespaces => self.signal_all(None),
-            Ground::Host => {
-                let found = bare::descendants(std::process::id().cast_signed());
-                // One may have been made while the others were asked.
-                for process in found.iter().filter(|process| self.asked.insert(**process)) {
-                    let _ = process.signal(Signal::SIGTERM).and_then(|()| process.signal(Signal::SIGCONT));
-                }
-                Ok(!found.is_empty())
-            }
-        }
-    }
-
-    /// Sends a signal to all at once, in a process namespace of the instance's own, and answers whether there are any.
-    fn signal_all(&self, signal: Option<Signal>) -> Result<bool, Failure> {
-        match kill(Pid::from_raw(-1), signal) {
-            Ok(()) => Ok(true),
-            Err(Errno::ESRCH) => Ok(false),
-            Err(error) => Err(error).doing(|| "ending what runs".into()),
-        }
-    }
-}
-
-/// Ends without a shim, which nobody would know of any more, and takes all that runs with it.
-fn abandon(ground: Ground) -> ExitCode {
-    // Else the kernel does.
-    if ground == Ground::Host {
-        loop {
-            let found = bare::descendants(std::process::id().cast_signed());
-            if found.is_empty() {
-                break;
-            }
-            found.iter().for_each(|process| _ = process.kill());
-            while reap(Some(WaitPidFlag::WNOHANG)).is_some() {}
-        }
-    }
-    ExitCode::FAILURE
-}
-
-/// Lets everything end. What does not want to is ended by the shim, with this process.
-fn shut_down(ground: Ground, sessions: &Inside, shim: &mut Lines) -> Result<ExitCode, Failure> {
-    sessions.hang_all_up();
-    let mut others = Others::new(ground);
-    loop {
-        let any = others.ask_to_end()?;
-        while reap(Some(WaitPidFlag::WNOHANG)).is_some() {}
-        if !any {
-            return Ok(ExitCode::SUCCESS);
-        }
-        let _ = poll(&mut [], BETWEEN_HANG_UPS);
-        if shim.read::<Order>().is_none() {
-            return Ok(abandon(ground));
-        }
-        sessions.hang_all_up();
-    }
-}
-
-/// Milliseconds between two looks at what still runs when the instance shuts down.
-const BETWEEN_HANG_UPS: u16 = 20;

@@ -22,6 +22,7 @@ mod commands;
 mod confine;
 pub mod console;
 pub mod control;
+mod ending;
 pub mod follow;
 mod init;
 mod limits;

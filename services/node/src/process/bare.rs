@@ -53,3 +53,20 @@ fn low_ports(alias: Ipv4Addr) -> Option<String> {
         )
     })
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_are_closed_to_neighbours_and_root_file_systems_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
+        let prepare = |whole| prepare(Confinement::User, whole, root.path(), &[], Ipv4Addr::LOCALHOST);
+        assert!(prepare(true).unwrap_err().to_string().contains("namespaces"));
+        let told = prepare(false).unwrap().join("\n");
+        assert!(told.contains("$GUREUM_ROOT") && told.contains("127.0.0.1 ($GUREUM_PRIVATE_IP)"), "{told}");
+        assert_eq!(fs::metadata(root.path()).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+}

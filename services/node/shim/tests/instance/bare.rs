@@ -343,3 +343,35 @@ fn the_metadata_is_at_the_alias_and_another_user_is_told_nothing() {
         instance.end();
     }
 }
+
+#[test]
+fn datagrams_reach_its_alias_and_their_answers_who_sent_them() {
+    for host in Host::all() {
+        let (fabric, alias) = (tempfile::tempdir().unwrap(), alias());
+        let public = SocketAddrV4::new(network::public(), 5_353);
+        if is_root() && host == Host::Anybody {
+            lchown(fabric.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let script = "exec /usr/bin/python3 -c 'import os, socket\ns = socket.socket(type=socket.SOCK_DGRAM)\n\
+            s.bind((os.environ[\"GUREUM_PRIVATE_IP\"], 5353))\nwhile True:\n d, a = s.recvfrom(99); s.sendto(b\"got \" + d, a)'";
+        let mut instance = host.boot_as(script, |plan, _| {
+            plan.network = network::network(fabric.path(), [172, 31, 0, 4], Some(*public.ip()), "sg-00000000000000001");
+            plan.network.alias = Some(alias);
+            plan.environment.push(("GUREUM_PRIVATE_IP".into(), alias.to_string()));
+        });
+        instance.wait(|state| state.status == Status::Up);
+        instance.rules("eni-4", vec![network::udp_in(5_353, network::anywhere())]);
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let (mut answer, deadline) = ([0; 16], std::time::Instant::now() + Duration::from_secs(10));
+        let length = loop {
+            let _ = socket.send_to(b"this", public);
+            match socket.recv(&mut answer) {
+                Ok(length) => break length,
+                Err(error) => assert!(std::time::Instant::now() < deadline, "{host:?}: {error}\n{}", instance.console()),
+            }
+        };
+        assert_eq!(&answer[..length], b"got this");
+        instance.end();
+    }
+}

@@ -29,6 +29,10 @@ pub fn tcp_in(port: u16, peer: Peer) -> Rule {
     rule(Direction::Ingress, Some(6), (port, port), peer)
 }
 
+pub fn udp_in(port: u16, peer: Peer) -> Rule {
+    rule(Direction::Ingress, Some(17), (port, port), peer)
+}
+
 /// A public address of these tests that no other has.
 pub fn public() -> Ipv4Addr {
     static LAST: AtomicU8 = AtomicU8::new(0);

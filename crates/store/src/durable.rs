@@ -32,6 +32,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
     io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -421,7 +422,9 @@ fn create_directory(directory: &Path) -> Result<(), EngineError> {
     let missing = directory.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
     // Its own name is always synced: who made it may have died before.
     let parents: Vec<PathBuf> = missing.chain([directory]).map(parent).collect();
-    fs::create_dir_all(directory).map_err(io_error("create", directory))?;
+    fs::create_dir_all(parent(directory)).map_err(io_error("create", directory))?;
+    // What is in a store is nobody else's to read.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io_error("create", directory))?;
     parents.iter().try_for_each(|parent| match sync_directory(parent) {
         // It could not be read by us, so it was not made by us.
         Err(EngineError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => Ok(()),

@@ -103,7 +103,7 @@ fn process_driver(
         strict_tracking: config.settings.security_group_tracking == TrackingSetting::Strict,
         route_tables,
     };
-    ProcessDriver::new(&directory, &storage, volatile, clock, groups, connections)
+    ProcessDriver::new(&directory, &storage, volatile, clock, groups, connections, config.settings.unconfined)
         .map_err(|error| refused(format!("{}: {error}", directory.display())))
 }
 

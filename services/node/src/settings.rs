@@ -37,6 +37,9 @@ pub struct Settings {
     /// volume can go from an instance of one to an instance of another. Default: with the node's store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<PathBuf>,
+    /// Of the process driver: instances run also where nothing keeps them from the host, for it grants neither namespaces nor
+    /// users of their own; they may then do whatever the node's user may. Default false: launching is refused there.
+    pub unconfined: bool,
     /// How the sim driver behaves; its seed is [`Settings::seed`].
     pub sim: SimSettings,
     /// Time between two heartbeats, in milliseconds of real time: 10 to 60,000. Compute may ask for
@@ -88,6 +91,7 @@ impl Default for Settings {
             port_offset: 0,
             security_group_tracking: TrackingSetting::Tracked,
             storage: None,
+            unconfined: false,
             sim: SimSettings::default(),
             heartbeat_interval_ms: 1_000,
         }

@@ -57,6 +57,9 @@ pub struct Args {
     /// With the process driver: added to each port of a public address, for hosts that keep ports below 1024 for root
     #[arg(long, value_name = "PORTS", default_value_t = 0)]
     port_offset: u16,
+    /// With the process driver: run instances also where this host has nothing to keep them from it, neither namespaces nor, as root, users of their own; else launching is refused there
+    #[arg(long)]
+    unconfined: bool,
     /// With the process driver: what is open when its rule is revoked stays open ("tracked", as in EC2) or is cut ("strict")
     #[arg(long, value_name = "HOW", default_value = "tracked", value_parser = tracking)]
     security_group_tracking: TrackingSetting,
@@ -99,6 +102,7 @@ pub async fn run(args: Args, out: &Output) -> Result<(), Failure> {
         seed: args.seed,
         driver: args.driver,
         port_offset: args.port_offset,
+        unconfined: args.unconfined,
         security_group_tracking: args.security_group_tracking,
     };
     let region = Region::prepare(&plan).map_err(Failure::start)?;

@@ -5,7 +5,7 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io,
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -91,6 +91,8 @@ pub struct Plan {
     pub driver: Option<DriverSetting>,
     /// Added to each port of a public address.
     pub port_offset: u16,
+    /// Instances run also where nothing keeps them from the host.
+    pub unconfined: bool,
     /// What becomes of open connections whose rule is revoked.
     pub security_group_tracking: TrackingSetting,
 }
@@ -176,6 +178,11 @@ impl Region {
         let clock = ClockConfig { setting: remembered.clock, origin: remembered.origin };
         let driver = remembered.driver.unwrap_or(DriverSetting::Sim);
         let members = Builder { plan, run_directory: &run_directory, clock, driver, slice: &slice }.members();
+        if let Some(directory) = &plan.directory {
+            // Also those of an earlier version, which left them open.
+            members.iter().map(|(name, _)| directory.join(name)).filter(|store| store.exists()).try_for_each(|store| close(&store))?;
+            open_way_to_storage(driver, directory)?;
+        }
         Ok(Self { run_directory, members, in_memory: plan.directory.is_none(), _slice: slice, _lock: lock })
     }
 }
@@ -185,6 +192,7 @@ impl Drop for Region {
         if self.in_memory {
             // Sockets of services that have ended; what is left of them harms nobody.
             let _ = fs::remove_dir_all(&self.run_directory);
+            let _ = fs::remove_dir_all(storage_in_memory());
         }
     }
 }
@@ -192,14 +200,36 @@ impl Drop for Region {
 fn private_directory(path: &Path) -> Result<(), RegionError> {
     let failed = |operation| move |source| RegionError::Io { operation, path: path.to_owned(), source };
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create"))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed("close to others"))
+    close(path)
+}
+
+fn close(path: &Path) -> Result<(), RegionError> {
+    let failed = |source| RegionError::Io { operation: "close to others", path: path.to_owned(), source };
+    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(failed)
+}
+
+/// Where root runs instances without namespaces, they are users of their own, who pass the region's directory to get to their
+/// volumes. All else in it is closed to them.
+fn open_way_to_storage(driver: DriverSetting, directory: &Path) -> Result<(), RegionError> {
+    let failed = |source| RegionError::Io { operation: "open the way to the storage in", path: directory.to_owned(), source };
+    let is_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    if driver != DriverSetting::Process || !is_root {
+        return Ok(());
+    }
+    let mode = fs::metadata(directory).map_err(failed)?.permissions().mode();
+    fs::set_permissions(directory, fs::Permissions::from_mode(mode | 0o011)).map_err(failed)
+}
+
+/// The volumes of a region in memory: beside its sockets, which nobody else gets near.
+fn storage_in_memory() -> PathBuf {
+    std::env::temp_dir().join(format!("gureum-{}-storage", std::process::id()))
 }
 
 /// Two processes with one directory would take each other's sockets before their stores told them apart.
 fn lock(directory: &Path) -> Result<File, RegionError> {
     let path = directory.join("LOCK");
     let failed = |source| RegionError::Io { operation: "lock", path: path.clone(), source };
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(RegionError::InUse { path: directory.to_owned() }),
@@ -302,6 +332,7 @@ impl Builder<'_> {
             driver: self.driver,
             fabric: Some(self.plan.directory.as_deref().unwrap_or(self.run_directory).join("fabric")),
             port_offset: self.plan.port_offset,
+            unconfined: self.plan.unconfined,
             security_group_tracking: self.plan.security_group_tracking,
             storage: self.storage(),
             ..NodeSettings::default()
@@ -312,7 +343,9 @@ impl Builder<'_> {
     fn storage(&self) -> Option<PathBuf> {
         match self.driver {
             DriverSetting::Sim => None,
-            DriverSetting::Process => Some(self.plan.directory.as_deref().unwrap_or(self.run_directory).join("storage")),
+            DriverSetting::Process => {
+                Some(self.plan.directory.as_ref().map_or_else(storage_in_memory, |directory| directory.join("storage")))
+            }
         }
     }
 
@@ -354,6 +387,7 @@ mod tests {
             seed: None,
             driver: None,
             port_offset: 0,
+            unconfined: false,
             security_group_tracking: TrackingSetting::Tracked,
         }
     }

@@ -25,11 +25,11 @@ use nix::{
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::{
-    Doing, Failure, INIT, SHIM,
+    Doing, Failure, INIT, PROBE, SHIM,
     init::{Order, Told},
-    network::{Netlink, Network, factory, forward::SWITCH_SOCKET, wiring},
+    network::{Interface, Netlink, Network, factory, forward::SWITCH_SOCKET, wiring},
     protocol::{PLAN_FILE, Plan, read_json},
-    volumes,
+    root, volumes,
 };
 
 /// Exit code of an instance whose first process was killed by a signal, less the signal's number: the shell's custom.
@@ -43,18 +43,9 @@ pub fn run(directory: &Path) -> Result<ExitCode, Failure> {
     let mut shim = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().doing(|| "taking the shim's stream".into())?);
     let factory = UnixStream::connect(directory.join(SWITCH_SOCKET)).doing(|| "reaching the shim's forwarder".into())?;
 
-    // The network namespace of these is the switch's; that of the instance is made beside it.
-    let namespaces = CloneFlags::CLONE_NEWUSER
-        | CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWCGROUP;
-    unshare(namespaces).doing(|| "making namespaces (does the host grant user namespaces?)".into())?;
+    leave_host()?;
     // While this process still is who may look into the state directory, which nobody within may.
     let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).doing(|| "making the mounts private".into())?;
     mount(Some(&plan.root), &plan.root, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
         .doing(|| format!("mounting the root volume {}", plan.root.display()))?;
     env::set_current_dir(&plan.root).doing(|| format!("entering {}", plan.root.display()))?;
@@ -66,12 +57,7 @@ pub fn run(directory: &Path) -> Result<ExitCode, Failure> {
     let Order::Mapped { network } = serde_json::from_slice(&line).map_err(std::io::Error::from).doing(|| "hearing the shim".into())? else {
         return Err(Failure::Usage);
     };
-    let (root_group, root_user) = (Gid::from_raw(0), Uid::from_raw(0));
-    if plan.first_id.is_some() {
-        setgroups(&[]).doing(|| "leaving the host's groups".into())?;
-    }
-    setresgid(root_group, root_group, root_group).doing(|| "becoming root within (group)".into())?;
-    setresuid(root_user, root_user, root_user).doing(|| "becoming root within".into())?;
+    become_root(plan.first_id.is_some())?;
     // Changing ids has cleared it.
     prctl::set_pdeathsig(Signal::SIGKILL).doing(|| "asking to end with the shim".into())?;
 
@@ -84,6 +70,59 @@ pub fn run(directory: &Path) -> Result<ExitCode, Failure> {
     let status = init.wait().doing(|| "waiting for process 1".into())?;
     let code = status.code().or_else(|| status.signal().map(|signal| KILLED + signal)).unwrap_or(1);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+/// Leaves the host's namespaces. The network namespace is the switch's then; that of the instance is made beside it.
+fn leave_host() -> Result<(), Failure> {
+    let namespaces = CloneFlags::CLONE_NEWUSER
+        | CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWCGROUP;
+    unshare(namespaces).doing(|| "making namespaces (does the host grant user namespaces?)".into())?;
+    let none: Option<&str> = None;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).doing(|| "making the mounts private".into())
+}
+
+fn become_root(has_many_ids: bool) -> Result<(), Failure> {
+    let (group, user) = (Gid::from_raw(0), Uid::from_raw(0));
+    if has_many_ids {
+        setgroups(&[]).doing(|| "leaving the host's groups".into())?;
+    }
+    setresgid(group, group, group).doing(|| "becoming root within (group)".into())?;
+    setresuid(user, user, user).doing(|| "becoming root within".into())
+}
+
+/// Does what needs rights of namespaces for an instance, and nothing with them. Says when its ids can be mapped, and waits
+/// until it hears that they are. `proc` is what a process within is called to be, which does [`try_proc`].
+pub fn try_namespaces(has_many_ids: bool, proc: &str) -> Result<ExitCode, Failure> {
+    prctl::set_pdeathsig(Signal::SIGKILL).doing(|| "asking to end with who asked".into())?;
+    leave_host()?;
+    let mut output = std::io::stdout();
+    output.write_all(b"u").and_then(|()| output.flush()).doing(|| "telling who asked".into())?;
+    std::io::stdin().read_exact(&mut [0]).doing(|| "waiting for the ids to be mapped".into())?;
+    become_root(has_many_ids)?;
+    let try_network = || {
+        let namespace = File::open("/proc/self/ns/net")?;
+        let _switch = wiring::make_switch()?;
+        let routes = Netlink::open(SockProtocol::NetlinkRoute)?;
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let interface = Interface { private_addresses: vec![[10, 0, 0, 4].into()], prefix_length: 24, ..Interface::default() };
+        wiring::connect(&routes, namespace.as_fd(), &[interface])
+    };
+    try_network().doing(|| "connecting an instance (has the kernel veth, nf_tables and its tproxy?)".into())?;
+    let status = Command::new("/proc/self/exe").args([SHIM, PROBE, proc]).env_clear().status();
+    let status = status.doing(|| "starting a process within".into())?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Mounts what a container's host may have closed in part, and then closes altogether.
+pub fn try_proc() -> Result<ExitCode, Failure> {
+    let none: Option<&str> = None;
+    mount(Some("proc"), "/proc", Some("proc"), root::INERT, none).doing(|| "mounting /proc".into())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Makes the switch of the namespace in which this process is, enters a new one, connects both, and hands the sockets to

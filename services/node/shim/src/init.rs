@@ -9,7 +9,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
 };
 
@@ -18,7 +18,7 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         prctl,
-        signal::{SigSet, Signal, kill},
+        signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
@@ -27,13 +27,14 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Doing, Failure, RUN, SHIM,
+    Doing, Failure, RUN, SHIM, bare,
     control::Lines,
-    limits,
+    ending,
+    limits::{self, EachProcess},
     network::Network,
-    protocol::{LimitedBy, Plan},
+    protocol::{Confinement, LimitedBy, Plan},
     root,
-    session::{Exit, Inside, SessionRequest, SessionTold},
+    session::{Exit, Inside, SessionRequest, SessionTold, User},
     ssh,
 };
 
@@ -94,8 +95,28 @@ pub enum Told {
     },
 }
 
+/// What process 1 is the first of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ground {
+    /// Namespaces of the instance's own, which end with it.
+    Namespaces,
+    /// Nothing: it is a process of the host like any other.
+    Host,
+}
+
+/// Where an instance's programs are, and as whom.
+pub struct House {
+    /// The top of what a boot's paths are in.
+    pub top: PathBuf,
+    pub environment: Vec<(String, String)>,
+    /// Whom sessions run as, whoever is asked for; none: whom `/etc/passwd` knows.
+    pub only_user: Option<User>,
+    /// What holds each program, if no group holds them all.
+    pub limits: Option<EachProcess>,
+}
+
 /// What is written to the console for the machine itself.
-fn note(text: &str) {
+pub fn note(text: &str) {
     println!("[gureum] {text}");
 }
 
@@ -104,7 +125,7 @@ struct Boot {
     /// What is run next, last first.
     waiting: Vec<(Script, String)>,
     running: Option<(Script, Pid)>,
-    environment: Vec<(String, String)>,
+    house: House,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +150,11 @@ const BY_SIGNAL: i32 = 128;
 
 pub fn run(_: &Path) -> Result<ExitCode, Failure> {
     prctl::set_pdeathsig(Signal::SIGKILL).doing(|| "asking to end with the shim".into())?;
+    serve(Ground::Namespaces)
+}
+
+/// Serves the shim until the instance ends.
+pub fn serve(ground: Ground) -> Result<ExitCode, Failure> {
     let signals = signals();
     signals.thread_block().doing(|| "taking signals".into())?;
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).doing(|| "taking signals".into())?;
@@ -136,6 +162,10 @@ pub fn run(_: &Path) -> Result<ExitCode, Failure> {
     let mut shim = Lines::new(UnixStream::from(stream)).doing(|| "taking the shim's stream".into())?;
     let mut boot: Option<Boot> = None;
     let mut sessions = Inside::default();
+    if ground == Ground::Host {
+        // Nothing else is to be done before it may boot.
+        let _ = shim.write(&Told::Unshared);
+    }
     loop {
         let mut waited = [PollFd::new(shim.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
         match poll(&mut waited, PollTimeout::NONE) {
@@ -143,10 +173,10 @@ pub fn run(_: &Path) -> Result<ExitCode, Failure> {
             Err(error) => return Err(error).doing(|| "waiting".into()),
         }
         // Without its shim nobody would know of the instance any more.
-        let Some(orders) = shim.read::<Order>() else { return Ok(ExitCode::FAILURE) };
+        let Some(orders) = shim.read::<Order>() else { return Ok(ending::abandon(ground)) };
         for order in orders {
             match order {
-                Order::Boot { plan, limited_by } => match begin(&plan, limited_by) {
+                Order::Boot { plan, limited_by } => match begin(ground, &plan, limited_by) {
                     Ok(begun) => {
                         let _ = shim.write(&Told::Up);
                         boot = Some(begun);
@@ -157,12 +187,11 @@ pub fn run(_: &Path) -> Result<ExitCode, Failure> {
                     }
                 },
                 Order::Mapped { .. } => {}
-                Order::Shutdown => {
-                    return shut_down(&sessions);
-                }
+                Order::Shutdown => return ending::shut_down(ground, &sessions, &mut shim),
                 Order::OpenSession { number, request } => {
-                    let environment = boot.as_ref().map_or(&[][..], |boot| &boot.environment);
-                    sessions.open(number, &request, environment, &mut shim);
+                    if let Some(boot) = &boot {
+                        sessions.open(number, &request, &boot.house, &mut shim);
+                    }
                 }
                 Order::SignalSession { number, signal } => sessions.signal(number, signal),
                 Order::HangUp { number } => sessions.hang_up(number),
@@ -196,16 +225,16 @@ fn signals() -> SigSet {
     signals
 }
 
-fn begin(plan: &Plan, limited_by: LimitedBy) -> Result<Boot, Failure> {
-    sethostname(&plan.hostname).doing(|| format!("taking the name {}", plan.hostname))?;
-    root::enter(plan)?;
-    if limited_by == LimitedBy::Rlimit {
-        limits::limit_each_process(plan.limits).doing(|| "limiting processes".into())?;
-    }
+fn begin(ground: Ground, plan: &Plan, limited_by: LimitedBy) -> Result<Boot, Failure> {
+    let mut house = match ground {
+        Ground::Namespaces => enter_own(plan)?,
+        Ground::Host => bare::enter(plan)?,
+    };
+    house.limits = (limited_by == LimitedBy::Rlimit).then(|| EachProcess::of(plan.limits, plan.confinement != Confinement::Nothing));
     let mut waiting = Vec::new();
     for (script, path) in [(Script::UserData, &plan.user_data), (Script::OfImage, &plan.boot_script)] {
         let Some(path) = path else { continue };
-        let path = Path::new("/").join(path);
+        let path = house.top.join(path);
         if !path.is_file() {
             let error = io::Error::from(io::ErrorKind::NotFound);
             return Err(Failure::System { doing: format!("the {} {}", script.name(), path.display()), error });
@@ -213,15 +242,26 @@ fn begin(plan: &Plan, limited_by: LimitedBy) -> Result<Boot, Failure> {
         waiting.push((script, path.to_string_lossy().into_owned()));
     }
     if let Some(login) = &plan.login {
-        match ssh::start(login, plan.first_id.is_some()) {
-            Ok(why_not) => why_not.iter().for_each(|reason| note(reason)),
-            Err(error) => note(&format!("nobody can log in by ssh: {error}")),
+        match ground {
+            Ground::Namespaces => match ssh::start(login, plan.first_id.is_some(), house.limits) {
+                Ok(why_not) => why_not.iter().for_each(|reason| note(reason)),
+                Err(error) => note(&format!("nobody can log in by ssh: {error}")),
+            },
+            Ground::Host if login.public_key.is_some() => note("nobody can log in by ssh without namespaces: use gureum connect"),
+            Ground::Host => {}
         }
     }
+    house.environment.extend(plan.environment.iter().cloned());
+    Ok(Boot { waiting, running: None, house })
+}
+
+/// Makes the machine that the instance's namespaces are.
+fn enter_own(plan: &Plan) -> Result<House, Failure> {
+    sethostname(&plan.hostname).doing(|| format!("taking the name {}", plan.hostname))?;
+    root::enter(plan)?;
     let fixed = [("PATH", root::PATH), ("HOME", "/root"), ("USER", "root"), ("LOGNAME", "root"), ("SHELL", "/bin/sh"), ("LANG", "C.UTF-8")];
-    let own = plan.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let environment = fixed.into_iter().chain(own).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    Ok(Boot { waiting, running: None, environment })
+    let environment = fixed.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    Ok(House { top: "/".into(), environment, only_user: None, limits: None })
 }
 
 impl Boot {
@@ -247,9 +287,11 @@ impl Boot {
     }
 
     fn start(&self, path: &str) -> io::Result<Pid> {
-        let environment = self.environment.iter().map(|(name, value)| (name, value));
+        let environment = self.house.environment.iter().map(|(name, value)| (name, value));
         let mut command = Command::new("/proc/self/exe");
-        command.args([SHIM, RUN, path]).env_clear().envs(environment).current_dir("/root").stdin(Stdio::null()).process_group(0);
+        let limits = limits::argument(self.house.limits);
+        command.args([SHIM, RUN, &limits, path]).env_clear().envs(environment).current_dir(self.house.top.join("root"));
+        command.stdin(Stdio::null()).process_group(0);
         // It is reaped by its number, with all others.
         let child = command.spawn()?;
         i32::try_from(child.id()).map(Pid::from_raw).map_err(io::Error::other)
@@ -258,8 +300,9 @@ impl Boot {
 
 /// Is a program that process 1 starts. What blocks signals for process 1 would block them in all that it starts, and
 /// opening them up for a moment there would lose one that comes in it.
-pub fn become_program(program: &OsStr) -> Result<ExitCode, Failure> {
+pub fn become_program(limits: &OsStr, program: &OsStr) -> Result<ExitCode, Failure> {
     SigSet::empty().thread_set_mask().doing(|| "unblocking signals".into())?;
+    limits::apply(limits)?;
     let error = Command::new(program).exec();
     note(&format!("{} cannot be run: {error}", program.to_string_lossy()));
     Ok(ExitCode::from(CANNOT_BE_RUN))
@@ -273,7 +316,7 @@ fn tell(script: Script, code: i32, shim: &mut Lines) {
 }
 
 /// One process that has ended, and how. None: none has, or with no flags, there is none left.
-fn reap(flags: Option<WaitPidFlag>) -> Option<(Pid, Exit)> {
+pub fn reap(flags: Option<WaitPidFlag>) -> Option<(Pid, Exit)> {
     loop {
         match waitpid(Pid::from_raw(-1), flags) {
             Ok(WaitStatus::Exited(pid, code)) => return Some((pid, Exit { code, signal: None })),
@@ -287,26 +330,3 @@ fn reap(flags: Option<WaitPidFlag>) -> Option<(Pid, Exit)> {
         }
     }
 }
-
-/// Lets everything end. What does not want to is ended by the shim, with this process.
-fn shut_down(sessions: &Inside) -> Result<ExitCode, Failure> {
-    sessions.hang_all_up();
-    for signal in [Signal::SIGTERM, Signal::SIGCONT] {
-        match kill(Pid::from_raw(-1), signal) {
-            // Nothing runs.
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(error) => return Err(error).doing(|| "ending what runs".into()),
-        }
-    }
-    loop {
-        while reap(Some(WaitPidFlag::WNOHANG)).is_some() {}
-        if kill(Pid::from_raw(-1), None) == Err(Errno::ESRCH) {
-            return Ok(ExitCode::SUCCESS);
-        }
-        let _ = poll(&mut [], BETWEEN_HANG_UPS);
-        sessions.hang_all_up();
-    }
-}
-
-/// Milliseconds between two looks at what still runs when the instance shuts down.
-const BETWEEN_HANG_UPS: u16 = 20;

@@ -11,13 +11,18 @@
 //! file, in which it stands by number and start time. What it owns ends with it, however it ends: the
 //! kernel kills a process namespace with its first process, which dies with the shim.
 //!
+//! Where a host grants no namespaces there is no inside, and process 1 is one of the host's processes ([`bare`]).
+//!
 //! All of it is the `gureum` program, called by itself ([`main`]), and none of it has a second thread: a process that
 //! has threads cannot leave its user namespace.
 
+pub mod bare;
 mod clock;
+mod commands;
 mod confine;
 pub mod console;
 pub mod control;
+mod ending;
 pub mod follow;
 mod init;
 mod limits;
@@ -42,6 +47,11 @@ const RUN: &str = "run";
 const SSHD: &str = "sshd";
 const SESSION: &str = "session";
 const TREE: &str = "tree";
+const BARE: &str = "bare";
+const SWEEP: &str = "sweep";
+const PROBE: &str = "probe";
+/// The argument after [`SHIM`] that ends what a shim left that was killed, of an instance without namespaces: its directory follows.
+pub const END: &str = "end";
 /// The argument after [`SHIM`] that mounts a volume within an instance: its directory, the volume's name there, and the
 /// volume's directory follow.
 pub const PLUG: &str = "plug";
@@ -56,8 +66,12 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         [directory] => shim::run(Path::new(directory)),
         [part, directory] if part == INSIDE => confine::run(Path::new(directory)),
         [part, directory] if part == INIT => init::run(Path::new(directory)),
-        [part, ids] if part == SSHD => ssh::become_server(ids),
-        [part, program] if part == RUN => init::become_program(program),
+        [part, directory] if part == BARE => bare::run(Path::new(directory)),
+        [part, directory] if part == END => bare::end_left(Path::new(directory)),
+        [part, user] if part == SWEEP => bare::become_sweeper(user),
+        [part, what] if part == PROBE => bare::probe::run(what),
+        [part, ids, limits] if part == SSHD => ssh::become_server(ids, limits),
+        [part, limits, program] if part == RUN => init::become_program(limits, program),
         [part, leader, program, arguments @ ..] if part == SESSION => session::become_program_of_session(leader, program, arguments),
         [part, directory] if part == TREE => volumes::send_tree(Path::new(directory)),
         [part, instance, name, directory] if part == PLUG => {

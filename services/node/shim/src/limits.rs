@@ -2,6 +2,7 @@
 //! limits for each process.
 
 use std::{
+    ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
     thread,
@@ -9,8 +10,10 @@ use std::{
 };
 
 use nix::sys::resource::{Resource, setrlimit};
+use serde::{Deserialize, Serialize};
 
 use crate::{
+    Doing, Failure,
     process::Process,
     protocol::{LimitedBy, Limits, State},
 };
@@ -151,10 +154,38 @@ pub fn remove(groups: &[PathBuf]) {
     }
 }
 
-/// Limits this process and all that it starts, each for itself.
-pub fn limit_each_process(limits: Limits) -> nix::Result<()> {
-    setrlimit(Resource::RLIMIT_DATA, limits.memory_bytes, limits.memory_bytes)?;
-    setrlimit(Resource::RLIMIT_NPROC, limits.tasks, limits.tasks)?;
-    let _ = rustix::process::setpriority_process(None, NICE);
-    Ok(())
+/// What each process is held to where no group holds all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EachProcess {
+    memory_bytes: u64,
+    /// Of its user. None where that is not the instance's own: others' would be counted too.
+    tasks: Option<u64>,
+}
+
+impl EachProcess {
+    pub fn of(limits: Limits, has_user: bool) -> Self {
+        Self { memory_bytes: limits.memory_bytes, tasks: has_user.then_some(limits.tasks) }
+    }
+
+    /// Limits this process and all that it becomes or starts. Process 1 is none of them: it has to go on, and may have reserved
+    /// more than it uses.
+    pub fn apply(self) -> nix::Result<()> {
+        setrlimit(Resource::RLIMIT_DATA, self.memory_bytes, self.memory_bytes)?;
+        if let Some(tasks) = self.tasks {
+            setrlimit(Resource::RLIMIT_NPROC, tasks, tasks)?;
+        }
+        let _ = rustix::process::setpriority_process(None, NICE);
+        Ok(())
+    }
+}
+
+/// As an argument of a part of the program.
+pub fn argument(limits: Option<EachProcess>) -> String {
+    serde_json::to_string(&limits).unwrap_or_default()
+}
+
+/// Applies what such an argument says.
+pub fn apply(argument: &OsStr) -> Result<(), Failure> {
+    let limits: Option<EachProcess> = serde_json::from_slice(argument.as_encoded_bytes()).map_err(|_| Failure::Usage)?;
+    limits.map_or(Ok(()), EachProcess::apply).doing(|| "limiting the program".into())
 }

@@ -15,7 +15,7 @@ use crate::{clock::monotonic, limits::Used};
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// A process of this host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Process {
     pub pid: i32,
     /// Clock ticks after the host's start at which it began (`proc_pid_stat(5)`, field 22).
@@ -86,6 +86,28 @@ impl Process {
         let cpu = Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second());
         Used { cpu, memory_bytes: pages * rustix::param::page_size() as u64 }
     }
+}
+
+/// A process of this host, and where it came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub process: Process,
+    pub parent: i32,
+    /// The user that it runs as.
+    pub user: u32,
+}
+
+/// All processes of this host that live, as far as this one may see them.
+pub(crate) fn all() -> Vec<Entry> {
+    let names = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.file_name());
+    names.filter_map(|name| entry(name.to_str()?.parse().ok()?)).collect()
+}
+
+fn entry(pid: i32) -> Option<Entry> {
+    let process = Process::of(pid)?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next();
+    Some(Entry { process, parent: field("PPid:")?.parse().ok()?, user: field("Uid:")?.parse().ok()? })
 }
 
 /// It only waits to be reaped.

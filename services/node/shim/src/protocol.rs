@@ -37,6 +37,9 @@ pub struct Plan {
     pub root: PathBuf,
     /// The root volume holds a whole file system. Else the host's programs are shown in it, read-only.
     pub whole: bool,
+    /// What keeps it from the host and its neighbours.
+    #[serde(default)]
+    pub confinement: Confinement,
     /// What it sees beside its root.
     #[serde(default)]
     pub volumes: Vec<PlannedVolume>,
@@ -49,6 +52,7 @@ pub struct Plan {
     /// Names and values.
     pub environment: Vec<(String, String)>,
     /// The host's user id that is 0 within, and as many of the following as [`Plan::ids`]. None: the node's own is 0.
+    /// Without namespaces it is the instance's only one.
     pub first_id: Option<u32>,
     pub ids: u32,
     pub limits: Limits,
@@ -62,6 +66,19 @@ pub struct Plan {
     pub login: Option<Login>,
     /// The shim ends when the process that started it does.
     pub with_parent: bool,
+}
+
+/// What keeps an instance from its host and from its neighbours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Confinement {
+    /// Namespaces of its own.
+    #[default]
+    Namespaces,
+    /// A user id of its own without any right, and Landlock where the kernel has it.
+    User,
+    /// Nothing: its programs may do what the node may.
+    Nothing,
 }
 
 /// A volume beside the root.

@@ -13,7 +13,7 @@ use nix::{
     unistd::pivot_root,
 };
 
-use crate::{Doing, Failure, network::forward::RESOLVER, protocol::Plan};
+use crate::{Doing, Failure, commands, network::forward::RESOLVER, protocol::Plan};
 
 /// Directories of the host's programs, shown read-only where an image has no file system of its own.
 const PROGRAMS: [&str; 7] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32"];
@@ -32,10 +32,11 @@ const SETTINGS: [&str; 9] = [
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// Where the instance's own commands are: first on its PATH.
 pub const COMMANDS: &str = "/opt/gureum/bin";
+pub const PATH_OF_HOST: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 pub const PATH: &str = "/opt/gureum/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 const NONE: Option<&str> = None;
-const INERT: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
+pub const INERT: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV).union(MsFlags::MS_NOEXEC);
 
 /// Makes the current directory, which is the root volume, the root of all that process 1 and its children see.
 ///
@@ -171,40 +172,5 @@ fn files(plan: &Plan) -> io::Result<()> {
     let own = primary.map_or_else(|| "127.0.1.1".to_owned(), ToString::to_string);
     fs::write("etc/hosts", format!("127.0.0.1 localhost\n{own} {}\n", plan.hostname))?;
     fs::write("etc/resolv.conf", format!("nameserver {RESOLVER}\n"))?;
-    let commands = COMMANDS.trim_start_matches('/');
-    for (name, text) in [("shutdown", SHUTDOWN), ("poweroff", POWEROFF), ("halt", HALT), ("reboot", REBOOT)] {
-        let path = Path::new(commands).join(name);
-        fs::write(&path, text)?;
-        fs::set_permissions(&path, Permissions::from_mode(0o755))?;
-    }
-    Ok(())
+    commands::write(Path::new(COMMANDS.trim_start_matches('/')), 1, Path::new("/run"))
 }
-
-// Process 1 takes the signals that the inits of BusyBox and sysvinit take.
-const POWEROFF: &str =
-    "#!/bin/sh\n# Ends the instance: its shutdown behaviour decides whether it is then stopped or terminated.\nexec kill -s USR2 1\n";
-const HALT: &str =
-    "#!/bin/sh\n# Ends the instance: its shutdown behaviour decides whether it is then stopped or terminated.\nexec kill -s USR1 1\n";
-const REBOOT: &str = "#!/bin/sh\n# Restarts the instance with its disk and addresses.\nexec kill -s TERM 1\n";
-const SHUTDOWN: &str = r#"#!/bin/sh
-# shutdown [-r] [-h|-P|-H] [-c] [now|+MINUTES] [MESSAGE]
-signal=USR2 when=+1
-for argument; do
-    case $argument in
-    -r | --reboot) signal=TERM ;;
-    -h | -P | --poweroff) signal=USR2 ;;
-    -H | --halt) signal=USR1 ;;
-    -c) [ -f /run/shutdown ] && kill "$(cat /run/shutdown)" && rm -f /run/shutdown; exit ;;
-    now) when=+0 ;;
-    +[0-9]*) when=$argument ;;
-    [0-9]*:[0-9]*) echo "shutdown: $argument: a time of day is not supported here; use now or +MINUTES" >&2; exit 1 ;;
-    -*) echo "shutdown: $argument is not known; usage: shutdown [-r] [-h|-P|-H] [-c] [now|+MINUTES] [MESSAGE]" >&2; exit 1 ;;
-    *) echo "$argument" ;;
-    esac
-done
-minutes=${when#+}
-[ "$minutes" -eq 0 ] && exec kill -s $signal 1
-(sleep $((minutes * 60)) && exec kill -s $signal 1) </dev/null >/dev/null 2>&1 &
-echo $! >/run/shutdown
-echo "shutdown in $minutes minutes; shutdown -c cancels it"
-"#;

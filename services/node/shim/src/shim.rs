@@ -16,14 +16,16 @@ use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
+        prctl,
         signal::{SigSet, Signal},
         signalfd::{SfdFlags, SignalFd},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::{getegid, geteuid, pipe2, setsid},
+    unistd::{Pid, getegid, geteuid, pipe2, setsid},
 };
 
 use crate::{
-    Doing, Failure, INSIDE, SHIM,
+    BARE, Doing, Failure, INSIDE, SHIM, bare,
     clock::{monotonic, now_micros},
     console::Console,
     control::{Lines, accept},
@@ -32,7 +34,8 @@ use crate::{
     network::forward::{self, Forwarder, Report},
     process::Process,
     protocol::{
-        self, CONTROL_SOCKET, InterfaceRules, OffReason, PLAN_FILE, Plan, RULES_FILE, STATE_FILE, State, Status, read_json, write_json,
+        self, CONTROL_SOCKET, Confinement, InterfaceRules, OffReason, PLAN_FILE, Plan, RULES_FILE, STATE_FILE, State, Status, read_json,
+        write_json,
     },
     session,
 };
@@ -87,6 +90,11 @@ pub fn run(directory: &Path) -> Result<ExitCode, Failure> {
     let listener = UnixListener::bind(CONTROL_SOCKET).doing(|| format!("opening {CONTROL_SOCKET}"))?;
     listener.set_nonblocking(true).doing(|| format!("opening {CONTROL_SOCKET}"))?;
     let console = Console::open(Path::new(".")).doing(|| "opening the console".into())?;
+    let is_bare = plan.confinement != Confinement::Namespaces;
+    if is_bare {
+        // What the end of its process 1 leaves comes to here, and is ended.
+        prctl::set_child_subreaper(true).doing(|| "becoming who takes over what others leave".into())?;
+    }
     let (limited_by, groups) = limits::prepare(&plan.id, plan.limits);
     let state = State {
         boot: plan.boot,
@@ -168,6 +176,11 @@ impl Shim {
         matches!(self.state.status, Status::Off { .. } | Status::Failed { .. })
     }
 
+    /// It has no namespaces of its own.
+    fn is_bare(&self) -> bool {
+        self.plan.confinement != Confinement::Namespaces
+    }
+
     fn change(&mut self, status: Status) {
         self.state.status = status;
         self.state.since = now_micros();
@@ -197,7 +210,8 @@ impl Shim {
         let errors = input.try_clone().doing(|| "making the console's pipe".into())?;
         let mut inside = Command::new("/proc/self/exe");
         // The path as it was given: who reads it is still in the host's file system, in the shim's directory.
-        inside.env_clear().args([SHIM, INSIDE]).arg(".").stdin(OwnedFd::from(theirs)).stdout(input).stderr(errors);
+        let part = if self.is_bare() { BARE } else { INSIDE };
+        inside.env_clear().args([SHIM, part]).arg(".").stdin(OwnedFd::from(theirs)).stdout(input).stderr(errors);
         let child = inside.spawn().doing(|| "starting the inside".into())?;
         if !first {
             self.plan.user_data = None;
@@ -339,10 +353,15 @@ impl Shim {
         let plan = Box::new(self.plan.clone());
         let Some(running) = &mut self.running else { return };
         let pid = running.inside.id();
-        if let Err(error) = map_ids(pid, &self.plan).and_then(|()| limits::join(&self.state.groups, pid)) {
+        let mapped = if plan.confinement == Confinement::Namespaces { map_ids(pid, plan.first_id, plan.ids) } else { Ok(()) };
+        if let Err(error) = mapped.and_then(|()| limits::join(&self.state.groups, pid)) {
             self.console.note(&format!("the ids of this instance cannot be mapped, or it cannot be limited: {error}"));
             running.deadline = Some(monotonic());
             return;
+        }
+        if let (true, Some(address)) = (plan.confinement != Confinement::Namespaces, plan.network.alias) {
+            let user = plan.first_id.filter(|_| plan.confinement == Confinement::User);
+            self.forwarder.order(forward::Order::OnAlias { address, user });
         }
         // What was changed since the plan was written is within it. If it does not hear it, it has ended.
         let _ = running.init.write(&Order::Mapped { network: plan.network.clone() })
@@ -374,6 +393,10 @@ impl Shim {
     fn reap(&mut self) {
         let Some(running) = &mut self.running else { return };
         let Ok(Some(status)) = running.inside.try_wait() else { return };
+        if self.plan.confinement != Confinement::Namespaces {
+            self.end_what_is_left();
+        }
+        let Some(running) = &mut self.running else { return };
         let mut bytes = vec![0; READ];
         while let Ok(count @ 1..) = running.output.read(&mut bytes) {
             self.console.write(&bytes[..count]);
@@ -401,9 +424,19 @@ impl Shim {
         }
     }
 
+    /// Ends what no kernel ends with process 1, and takes it out of the list of processes.
+    fn end_what_is_left(&mut self) {
+        let left = bare::end(&self.plan, &self.state.groups, Some(self.state.shim.pid));
+        if !left.is_empty() {
+            let pids: Vec<String> = left.iter().map(|process| process.pid.to_string()).collect();
+            self.console.note(&format!("processes of this instance cannot be ended: {}", pids.join(", ")));
+        }
+        while matches!(waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
+    }
+
     fn up(&mut self) {
         let inside = self.running.as_ref().and_then(|running| Process::of(i32::try_from(running.inside.id()).ok()?));
-        self.state.init = inside.and_then(|inside| inside.children().into_iter().next());
+        self.state.init = if self.is_bare() { inside } else { inside.and_then(|inside| inside.children().into_iter().next()) };
         if self.state.status == Status::Rebooting {
             self.state.reboots += 1;
         }
@@ -412,11 +445,11 @@ impl Shim {
 }
 
 /// Makes ids within stand for ids of the host's (`user_namespaces(7)`).
-fn map_ids(pid: u32, plan: &Plan) -> std::io::Result<()> {
+pub fn map_ids(pid: u32, first: Option<u32>, ids: u32) -> std::io::Result<()> {
     let write = |file: &str, text: &str| std::fs::write(format!("/proc/{pid}/{file}"), text);
-    match plan.first_id {
+    match first {
         Some(first) => {
-            let map = format!("0 {first} {}", plan.ids);
+            let map = format!("0 {first} {ids}");
             write("uid_map", &map).and_then(|()| write("gid_map", &map))
         }
         None => {

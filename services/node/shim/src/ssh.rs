@@ -1,6 +1,7 @@
 //! Logging in by SSH: the host's `sshd`, run within the instance as its user, with the key that it was launched with.
 
 use std::{
+    ffi::OsStr,
     fs::{self, Permissions},
     io::{self, Write},
     os::unix::{fs::PermissionsExt, process::CommandExt},
@@ -14,7 +15,11 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Doing, Failure, SHIM, SSHD, root};
+use crate::{
+    Doing, Failure, SHIM, SSHD,
+    limits::{self, EachProcess},
+    root,
+};
 
 /// Who may log in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +41,7 @@ const ALONE: u32 = 1000;
 const ALONE_ARGUMENT: &str = "alone";
 
 /// Puts the key in place and starts the server, if the instance can have one. Answers why it has none.
-pub fn start(login: &Login, has_many_ids: bool) -> io::Result<Option<String>> {
+pub fn start(login: &Login, has_many_ids: bool, limits: Option<EachProcess>) -> io::Result<Option<String>> {
     let Some(key) = &login.public_key else { return Ok(None) };
     let home = Path::new("/home").join(&login.user);
     add_user(login, &home, has_many_ids)?;
@@ -53,7 +58,14 @@ pub fn start(login: &Login, has_many_ids: bool) -> io::Result<Option<String>> {
     fs::create_dir_all("/run/sshd")?;
     fs::write(CONFIGURATION, configuration())?;
     let ids = if has_many_ids { "many" } else { ALONE_ARGUMENT };
-    Command::new("/proc/self/exe").args([SHIM, SSHD, ids]).env_clear().current_dir("/").stdin(Stdio::null()).process_group(0).spawn()?;
+    let limits = limits::argument(limits);
+    Command::new("/proc/self/exe")
+        .args([SHIM, SSHD, ids, &limits])
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .process_group(0)
+        .spawn()?;
     Ok(None)
 }
 
@@ -127,7 +139,7 @@ fn make_host_key() -> io::Result<()> {
 
 /// Is the server. Where the instance has but one id, no user can be left for another, which the server does where it is
 /// root: there it runs as the only user of a namespace of its own.
-pub fn become_server(ids: &std::ffi::OsStr) -> Result<ExitCode, Failure> {
+pub fn become_server(ids: &OsStr, limits: &OsStr) -> Result<ExitCode, Failure> {
     SigSet::empty().thread_set_mask().doing(|| "unblocking signals".into())?;
     make_host_key().doing(|| format!("making {HOST_KEY}"))?;
     if ids == ALONE_ARGUMENT {
@@ -138,6 +150,7 @@ pub fn become_server(ids: &std::ffi::OsStr) -> Result<ExitCode, Failure> {
             .and_then(|()| write("gid_map", format!("{ALONE} 0 1")))
             .doing(|| "naming the user of the ssh server".into())?;
     }
+    limits::apply(limits)?;
     let error = Command::new(SERVER).args(["-D", "-e", "-f", CONFIGURATION]).exec();
     Err(error).doing(|| format!("running {SERVER}"))
 }

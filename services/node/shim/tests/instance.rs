@@ -18,7 +18,7 @@ use gureum_shim::{
     console,
     network::{Network, metadata::Machine},
     process::Process,
-    protocol::{self, CONTROL_SOCKET, Limits, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json},
+    protocol::{self, CONTROL_SOCKET, Confinement, Limits, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json},
     ssh::Login,
 };
 
@@ -30,6 +30,9 @@ mod network;
 
 #[path = "instance/metadata.rs"]
 mod metadata;
+
+#[path = "instance/bare.rs"]
+mod bare;
 
 struct Instance {
     folder: tempfile::TempDir,
@@ -61,6 +64,11 @@ impl Instance {
 
     /// Boots one whose plan is changed before: it is told its directory, too.
     fn boot_as(script: &str, change: impl FnOnce(&mut Plan, &Path)) -> Self {
+        Self::boot_by(&[], script, change)
+    }
+
+    /// The same, its shim started by another program.
+    fn boot_by(starter: &[&str], script: &str, change: impl FnOnce(&mut Plan, &Path)) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let folder = tempfile::tempdir().unwrap();
         // As a state directory is: closed to all but its owner.
@@ -81,6 +89,7 @@ impl Instance {
             hostname: "ip-172-31-0-4".into(),
             root,
             whole: false,
+            confinement: Confinement::Namespaces,
             volumes: Vec::new(),
             boot_script: None,
             user_data: Some("user-data".into()),
@@ -97,7 +106,10 @@ impl Instance {
         change(&mut plan, folder.path());
         write_json(&folder.path().join(PLAN_FILE), &plan).unwrap();
         let program = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples/instance");
-        let mut command = Command::new(program);
+        let mut command = Command::new(starter.first().map_or(program.as_os_str(), |first| first.as_ref()));
+        if let [_, arguments @ ..] = starter {
+            command.args(arguments).arg(&program);
+        }
         let mut shim = command.arg("shim").arg(folder.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         shim.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
         let mut stream = UnixStream::connect(folder.path().join(CONTROL_SOCKET)).unwrap();
@@ -297,6 +309,7 @@ fn a_boot_that_fails_says_why() {
         hostname: "host".into(),
         root: missing,
         whole: false,
+        confinement: Confinement::Namespaces,
         volumes: Vec::new(),
         boot_script: None,
         user_data: None,

@@ -12,7 +12,7 @@ use gureum_node_domain::{
 };
 use gureum_shim::{
     PLUG, PULL, SHIM, UNPLUG,
-    protocol::{PLAN_FILE, Plan, PlannedVolume, read_json, write_json},
+    protocol::{Confinement, PLAN_FILE, Plan, PlannedVolume, read_json, write_json},
     volumes::BUSY,
 };
 
@@ -54,6 +54,10 @@ pub fn apply(shared: &Shared, directory: &Path, spec: &InstanceSpec) -> io::Resu
     let path = directory.join(PLAN_FILE);
     let mut plan: Plan = read_json(&path)?.ok_or_else(|| io::Error::other("the plan of its boot is gone"))?;
     let changes = changes(&plan.volumes, &spec.volumes);
+    if plan.confinement != Confinement::Namespaces && !(changes.coming.is_empty() && changes.going.is_empty()) {
+        let told = "volumes of a running instance change with its next boot where the host grants no namespaces";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, told));
+    }
     let mut busy = Vec::new();
     for volume in changes.going {
         let forced = spec.pulled_volumes.iter().any(|id| id.to_string() == volume.id);
@@ -76,7 +80,7 @@ pub fn apply(shared: &Shared, directory: &Path, spec: &InstanceSpec) -> io::Resu
 }
 
 /// Has the program do a part of a shim's work. The answer is its exit code, or none if that is good.
-fn run(arguments: impl FnOnce(&mut Command) -> &mut Command) -> io::Result<Option<i32>> {
+pub fn run(arguments: impl FnOnce(&mut Command) -> &mut Command) -> io::Result<Option<i32>> {
     let mut command = Command::new("/proc/self/exe");
     arguments(command.arg(SHIM)).env_clear().stdin(Stdio::null()).stdout(Stdio::null());
     let output = command.output()?;

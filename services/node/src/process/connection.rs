@@ -27,6 +27,7 @@ impl Connections {
         let network = Network {
             interfaces: spec.interfaces.iter().map(|it| interface(it, before)).collect(),
             fabric: self.fabric.clone(),
+            alias: before.and_then(|network| network.alias),
             port_offset: self.port_offset,
             strict_tracking: self.strict_tracking,
         };

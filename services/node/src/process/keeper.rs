@@ -13,9 +13,11 @@ use gureum_model::id::InstanceId;
 use gureum_node_domain::{BootSpec, DriverEvent, ExitReason, InstanceSpec};
 use gureum_service::clock::monotonic;
 use gureum_shim::{
-    SHIM,
+    END, SHIM,
     network::forward,
-    protocol::{CONTROL_SOCKET, Command, Limits, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json},
+    protocol::{
+        CONTROL_SOCKET, Command, Confinement, Limits, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json,
+    },
     ssh::Login,
     volumes::MEDIA,
 };
@@ -29,7 +31,7 @@ use tokio::{
 };
 
 use super::{
-    BETWEEN_LOOKS, Shared, changes, connection, ids, images, inside, machine,
+    BETWEEN_LOOKS, Shared, aliases, bare, changes, connection, ids, images, inside, machine,
     rules::{Interfaces, Rules},
     volumes,
 };
@@ -121,7 +123,7 @@ impl Keeper {
                         Some(order) => keeper.obey(order).await,
                         None => return,
                     },
-                    heard = next(&mut keeper.link) => keeper.heard(heard),
+                    heard = next(&mut keeper.link) => keeper.heard(heard).await,
                     () = keeper.rules.changed() => keeper.tell_rules().await,
                     () = keeper.routes.changed() => keeper.tell_routes().await,
                     () = again(keeper.changing.as_ref()) => keeper.change_volumes().await,
@@ -285,7 +287,7 @@ impl Keeper {
             Ok(busy) if busy.is_empty() => changing.volumes_done = true,
             Ok(busy) => tracing::debug!(id = %self.id, volumes = busy.join(", "), "volumes are in use and will be asked for again"),
             // It may be on its way through a reboot.
-            Err(_) if changing.failures < CHANGE_TRIES => changing.failures += 1,
+            Err(error) if error.kind() != io::ErrorKind::Unsupported && changing.failures < CHANGE_TRIES => changing.failures += 1,
             Err(error) => {
                 changing.refused.get_or_insert(error.to_string());
                 changing.volumes_done = true;
@@ -341,9 +343,9 @@ impl Keeper {
     }
 
     /// Reports what a state of the shim says that the one before it did not.
-    fn heard(&mut self, heard: Option<State>) {
+    async fn heard(&mut self, heard: Option<State>) {
         let Some(now) = heard else {
-            return self.closed();
+            return self.closed().await;
         };
         let Some(link) = &mut self.link else { return };
         let before = std::mem::replace(&mut link.state, now.clone());
@@ -354,7 +356,7 @@ impl Keeper {
     }
 
     /// The shim has ended. If it has not told how, its file may.
-    fn closed(&mut self) {
+    async fn closed(&mut self) {
         let Some(Link { state: before, .. }) = self.link.take() else { return };
         let last = read_json::<State>(&self.directory.join(STATE_FILE)).ok().flatten().unwrap_or_else(|| before.clone());
         if is_over(&last.status) {
@@ -363,7 +365,11 @@ impl Keeper {
             }
             return;
         }
-        end_what_is_left(&last);
+        let directory = self.directory.clone();
+        let ended = tokio::task::spawn_blocking(move || end_what_is_left(&directory, &last));
+        if let Err(error) = ended.await.map_err(io::Error::other).flatten() {
+            tracing::warn!(id = %self.id, error = &error as &dyn std::error::Error, "processes of an instance could not be ended");
+        }
         self.lost("its shim was killed");
     }
 
@@ -490,8 +496,8 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
     let spec = &boot.spec;
     let root = spec.volumes.iter().find(|volume| volume.root).ok_or_else(|| io::Error::other("it has no root volume"))?;
     let before = read_json::<Plan>(&directory.join(PLAN_FILE))?;
-    let first_id = before.as_ref().and_then(|plan| plan.first_id);
-    let owner = if shared.root { Some(ids::claim(directory, first_id)?) } else { None };
+    let first_before = before.as_ref().and_then(|plan| plan.first_id);
+    let owner = if shared.grants.own_ids { Some(ids::claim(directory, first_before)?) } else { None };
     let volumes = &shared.places.volumes;
     let contents = images::contents(&spec.image, root.size_gib, &shared.disks.snapshots)?;
     let root = volumes::make(volumes, &root.id.to_string(), contents, owner)?;
@@ -501,12 +507,21 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
         planned.push(changes::planned(volume, made));
     }
     let (mut user_data, mut notes) = (None, vec![format!("boot {} of {}", boot.boot, boot.id)]);
-    for volume in &planned {
-        let place = format!("{MEDIA}/{}", volume.name);
-        notes.push(match inside::directory(&root, &place, owner) {
-            Ok(_) => format!("the volume {} is at /{place}", volume.id),
-            Err(error) => format!("the volume {} cannot be shown: {error}", volume.id),
-        });
+    let (confinement, whole) = (shared.grants.confinement, images::is_whole(&root));
+    let mut network = shared.connections.of(&boot.scope, spec, before.as_ref().map(|plan| &plan.network));
+    if confinement == Confinement::Namespaces {
+        network.alias = None;
+        for volume in &planned {
+            let place = format!("{MEDIA}/{}", volume.name);
+            notes.push(match inside::directory(&root, &place, owner) {
+                Ok(_) => format!("the volume {} is at /{place}", volume.id),
+                Err(error) => format!("the volume {} cannot be shown: {error}", volume.id),
+            });
+        }
+    } else {
+        let alias = aliases::claim(directory, before.and_then(|plan| plan.network.alias))?;
+        network.alias = Some(alias);
+        notes.extend(bare::prepare(confinement, whole, &root, &planned, alias)?);
     }
     if boot.first && is_script(&spec.user_data) {
         inside::program(&root, USER_DATA, &spec.user_data, owner)?;
@@ -524,13 +539,14 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
         id: boot.id.to_string(),
         boot: boot.boot,
         hostname: spec.hostname.split('.').next().unwrap_or_default().to_owned(),
-        whole: images::is_whole(&root),
+        whole,
+        confinement,
         boot_script: images::boot_script(&root),
         root,
         volumes: planned,
         user_data,
         notes,
-        environment: machine::environment(spec),
+        environment: machine::environment(spec, network.alias),
         first_id: owner,
         ids: IDS,
         limits: Limits {
@@ -538,7 +554,7 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
             memory_bytes: spec.demand.memory_mib << 20,
             tasks: spec.demand.vcpu_milli.div_ceil(1_000) * TASKS_PER_VCPU,
         },
-        network: shared.connections.of(&boot.scope, spec, before.as_ref().map(|plan| &plan.network)),
+        network,
         machine: machine::of(boot, machine::pending_time(shared.clock.now())),
         login: Some(login),
         with_parent: shared.volatile,
@@ -559,18 +575,18 @@ fn is_script(user_data: &[u8]) -> bool {
     user_data.starts_with(b"#!")
 }
 
-/// Ends what a shim left that was killed. Process 1 dies with it; this makes sure.
-fn end_what_is_left(state: &State) {
-    for process in [Some(state.shim), state.init].into_iter().flatten() {
-        if let Err(error) = process.kill() {
-            tracing::warn!(pid = process.pid, error = &error as &dyn std::error::Error, "a process of an instance could not be ended");
-        }
+/// Ends what a shim left that was killed. In namespaces process 1 dies with it, and takes all else with it; this makes sure.
+pub fn end_what_is_left(directory: &std::path::Path, state: &State) -> io::Result<()> {
+    let plan = read_json::<Plan>(&directory.join(PLAN_FILE))?;
+    if plan.is_some_and(|plan| plan.confinement != Confinement::Namespaces) {
+        return changes::run(|command| command.arg(END).arg(directory)).map(drop);
     }
+    [Some(state.shim), state.init].into_iter().flatten().try_for_each(|process| process.kill())
 }
 
 fn remove(shared: &Shared, directory: &std::path::Path, going: &[String]) -> io::Result<()> {
     if let Some(state) = read_json::<State>(&directory.join(STATE_FILE)).ok().flatten() {
-        end_what_is_left(&state);
+        end_what_is_left(directory, &state)?;
         if ![Some(state.shim), state.init].into_iter().flatten().all(|process| process.ends_within(KILLED_WITHIN)) {
             return Err(io::Error::other("its processes are still there"));
         }
@@ -586,6 +602,9 @@ fn remove(shared: &Shared, directory: &std::path::Path, going: &[String]) -> io:
         forward::forget(&plan.network.fabric, interfaces);
         if let Some(first) = plan.first_id {
             ids::release(directory, first)?;
+        }
+        if let Some(alias) = plan.network.alias {
+            aliases::release(directory, alias)?;
         }
     }
     volumes::remove_directory(directory)

@@ -1,8 +1,13 @@
 //! What an instance can learn about itself, as its shim is told.
 
+use std::net::Ipv4Addr;
+
 use gureum_model::Timestamp;
 use gureum_node_domain::{BootSpec, InstanceSpec};
-use gureum_shim::network::metadata::{BlockDevice, Key, Machine, Options};
+use gureum_shim::network::{
+    forward::METADATA_PORT,
+    metadata::{BlockDevice, Key, Machine, Options},
+};
 
 /// Where programs ask about the instance that they are in.
 const ENDPOINT: &str = "http://169.254.169.254";
@@ -47,10 +52,11 @@ pub fn pending_time(now: Timestamp) -> String {
     text.split_once('.').map_or(text.clone(), |(seconds, _)| format!("{seconds}Z"))
 }
 
-/// What its programs find in their environment.
-pub fn environment(spec: &InstanceSpec) -> Vec<(String, String)> {
-    let address = spec.primary_address().map(|address| ("GUREUM_PRIVATE_IP".to_owned(), address.to_string()));
-    [("AWS_EC2_METADATA_SERVICE_ENDPOINT".to_owned(), ENDPOINT.to_owned())].into_iter().chain(address).collect()
+/// What its programs find in their environment. With an alias they are reached there, and by none of the VPC's addresses.
+pub fn environment(spec: &InstanceSpec, alias: Option<Ipv4Addr>) -> Vec<(String, String)> {
+    let endpoint = alias.map_or_else(|| ENDPOINT.to_owned(), |alias| format!("http://{alias}:{METADATA_PORT}"));
+    let address = alias.or_else(|| spec.primary_address()).map(|address| ("GUREUM_PRIVATE_IP".to_owned(), address.to_string()));
+    [("AWS_EC2_METADATA_SERVICE_ENDPOINT".to_owned(), endpoint)].into_iter().chain(address).collect()
 }
 
 /// The host's, as EC2 calls it: instances of this driver are its programs.

@@ -1,4 +1,5 @@
-//! The `process` driver: programs in namespaces of their own, without root, daemon or virtual machine.
+//! The `process` driver: programs in namespaces of their own, without root, daemon or virtual machine. Where the host grants no
+//! namespaces ([`grants`]) they are programs of the host, as users of their own or, if that is wanted, as the node's.
 //!
 //! ```text
 //!  driver ──► keeper (a task for each instance) ── control.sock ──► shim ──► the instance
@@ -9,10 +10,13 @@
 //! What it has stands in a directory: `instances/<id>/` with the plan of the last boot, the shim's state and the
 //! console. In another, which nodes of a host may share: `volumes/<id>/`, and snapshots of them. A driver that starts finds there what runs, by the shim's number and start time.
 
+mod aliases;
+mod bare;
 mod changes;
 mod connection;
 mod disks;
 mod following;
+mod grants;
 mod ids;
 mod images;
 mod inside;
@@ -38,19 +42,20 @@ use gureum_model::{
 };
 use gureum_node_domain::{
     BootSpec, Capabilities, DriverEvent, DriverReport, ExitReason, Found, InstanceSpec, NodeInstance, Usage,
-    driver::{AddressMode, DriverKind, Isolation, Limit},
+    driver::{DriverKind, Limit},
     spec::Platform,
 };
 use gureum_service::{Clock, clock::monotonic};
 use gureum_shim::{
     console,
-    protocol::{LimitedBy, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json},
+    protocol::{Confinement, LimitedBy, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json},
 };
 use tokio::sync::mpsc;
 
 pub use self::connection::Connections;
 use self::{
     disks::Disks,
+    grants::Grants,
     keeper::{Keeper, Order},
     rules::Interfaces,
 };
@@ -88,8 +93,8 @@ struct Shared {
     clock: Clock,
     /// Instances end with this process.
     volatile: bool,
-    /// This process is root: instances have user ids of their own.
-    root: bool,
+    /// What instances get of this host.
+    grants: Grants,
     /// The rules of the groups of its interfaces.
     groups: Groups,
     connections: Connections,
@@ -120,7 +125,7 @@ pub struct ProcessDriver {
 
 impl ProcessDriver {
     /// A driver whose instances are kept in a directory, and outlive this process unless it is `volatile`. Their volumes
-    /// and snapshots are in `storage`.
+    /// and snapshots are in `storage`. What nothing keeps from the host is booted only if that is wanted: `unconfined`.
     pub fn new(
         directory: &Path,
         storage: &Path,
@@ -128,8 +133,9 @@ impl ProcessDriver {
         clock: Clock,
         groups: Groups,
         connections: Connections,
+        unconfined: bool,
     ) -> io::Result<Self> {
-        fs::create_dir_all(&connections.fabric)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&connections.fabric)?;
         let places =
             Places { instances: directory.join("instances"), volumes: storage.join("volumes"), snapshots: storage.join("snapshots") };
         // Whatever users within volumes made must be out of reach of the host's users of the same number.
@@ -141,9 +147,16 @@ impl ProcessDriver {
         let root = fs::metadata("/proc/self")?;
         let root = std::os::unix::fs::MetadataExt::uid(&root) == 0;
         let disks = Disks::open(places.clone())?;
-        let shared = Shared { places, disks, clock, volatile, root, groups, connections, reports: sender };
+        let grants = Grants::find(storage, &places.volumes, root, unconfined)?;
+        if let Some(refusal) = &grants.refusal {
+            tracing::warn!("no instance can be launched: {refusal}");
+        } else if grants.confinement == Confinement::Nothing {
+            tracing::warn!("instances are not kept from this host: programs in them may do whatever this node's user may");
+        }
+        let capabilities = capabilities(!volatile, &grants);
+        let shared = Shared { places, disks, clock, volatile, grants, groups, connections, reports: sender };
         Ok(Self {
-            capabilities: capabilities(!volatile),
+            capabilities,
             shared: Arc::new(shared),
             keepers: Mutex::default(),
             reports: tokio::sync::Mutex::new(receiver),
@@ -165,7 +178,7 @@ impl ProcessDriver {
 }
 
 /// What the host grants, found by looking.
-fn capabilities(survives_restart: bool) -> Capabilities {
+fn capabilities(survives_restart: bool, grants: &Grants) -> Capabilities {
     let limit = match gureum_shim::limited_by() {
         LimitedBy::CgroupV1 => Limit::CgroupV1,
         LimitedBy::CgroupV2 => Limit::CgroupV2,
@@ -173,10 +186,10 @@ fn capabilities(survives_restart: bool) -> Capabilities {
     };
     Capabilities {
         driver: DriverKind::Process,
-        isolation: Isolation::Namespaces,
+        isolation: grants.isolation(),
         cpu_limit: limit,
         memory_limit: limit,
-        address_mode: AddressMode::OwnInterface,
+        address_mode: grants.address_mode(),
         disk_limit: false,
         executes: true,
         hot_plug: false,
@@ -209,6 +222,9 @@ impl Driver for ProcessDriver {
     }
 
     async fn boot(&self, spec: &BootSpec) -> Result<(), DriverError> {
+        if let Some(refusal) = &self.shared.grants.refusal {
+            return Err(DriverError::Refused(refusal.clone()));
+        }
         self.order(spec.id, Order::Boot(Box::new(spec.clone())));
         Ok(())
     }
@@ -295,6 +311,9 @@ impl ProcessDriver {
             Status::Off { reason } => Found::Off { boot, at, reason: keeper::exit_reason(reason) },
             Status::Failed { message } => Found::Off { boot, at, reason: ExitReason::Crashed { message: message.clone() } },
             _ if !state.shim.lives() => {
+                if let Err(error) = keeper::end_what_is_left(&self.shared.places.instance(id), &state) {
+                    tracing::warn!(%id, error = &error as &dyn std::error::Error, "processes of an instance could not be ended");
+                }
                 let message = "its shim was gone when the node came back".to_owned();
                 Found::Off { boot, at: self.shared.clock.now(), reason: ExitReason::Crashed { message } }
             }

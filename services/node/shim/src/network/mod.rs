@@ -26,6 +26,9 @@ pub struct Network {
     pub fabric: PathBuf,
     /// A port of a public address is the instance's port and this: for hosts that keep low ports to themselves.
     pub port_offset: u16,
+    /// The host's loopback address at which the instance is reached, where it has no network of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<Ipv4Addr>,
     /// What a rule allowed is cut when it no longer does. Else what is open stays, as with the original's tracked connections.
     pub strict_tracking: bool,
 }

@@ -22,7 +22,11 @@ use super::{
     identity::{self, User},
     program::Leader,
 };
-use crate::{SESSION, SHIM, control::Lines, init::Told};
+use crate::{
+    SESSION, SHIM,
+    control::Lines,
+    init::{House, Told},
+};
 
 /// The programs of sessions, by the sessions' numbers.
 #[derive(Default)]
@@ -43,8 +47,8 @@ struct Ends {
 
 impl Inside {
     /// Starts a session's program, and tells the shim.
-    pub fn open(&mut self, number: u64, request: &SessionRequest, environment: &[(String, String)], shim: &mut Lines) {
-        match start(request, environment) {
+    pub fn open(&mut self, number: u64, request: &SessionRequest, house: &House, shim: &mut Lines) {
+        match start(request, house) {
             Ok((pid, theirs)) => {
                 self.0.insert(number, Program { pid, terminal: request.terminal.is_some() });
                 let files: Vec<_> = theirs.iter().map(AsFd::as_fd).collect();
@@ -101,9 +105,12 @@ fn send(pid: Pid, signal: Signal) {
 }
 
 /// Starts a program, and answers its number and its client's ends.
-fn start(request: &SessionRequest, environment: &[(String, String)]) -> Result<(Pid, Vec<OwnedFd>), String> {
+fn start(request: &SessionRequest, house: &House) -> Result<(Pid, Vec<OwnedFd>), String> {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let user = identity::find(&request.user, &read("/etc/passwd"), &read("/etc/group"))
+    let user = house
+        .only_user
+        .clone()
+        .or_else(|| identity::find(&request.user, &read("/etc/passwd"), &read("/etc/group")))
         .ok_or_else(|| format!("the instance has no user \"{}\": name one of its /etc/passwd", request.user))?;
     let ends = match &request.terminal {
         Some(terminal) => terminal_for(&user, terminal).map_err(|error| format!("a terminal cannot be made: {error}"))?,
@@ -116,6 +123,7 @@ fn start(request: &SessionRequest, environment: &[(String, String)]) -> Result<(
         group: user.group,
         groups: user.groups.clone(),
         home: user.home.clone(),
+        limits: house.limits,
     };
     let leader = serde_json::to_string(&leader).map_err(|error| format!("the program cannot be described: {error}"))?;
     let mut command = Command::new("/proc/self/exe");
@@ -123,7 +131,7 @@ fn start(request: &SessionRequest, environment: &[(String, String)]) -> Result<(
     if request.command.is_empty() {
         command.arg(&user.shell);
     }
-    command.args(&request.command).env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
+    command.args(&request.command).env_clear().envs(house.environment.iter().map(|(name, value)| (name, value)));
     command.envs([("HOME", &user.home), ("USER", &user.name), ("LOGNAME", &user.name), ("SHELL", &user.shell)]);
     if let Some(terminal) = &request.terminal {
         command.env("TERM", &terminal.kind);

@@ -16,7 +16,7 @@ mod table;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::{inside::Inside, program::become_program_of_session, table::Table};
+pub(crate) use self::{identity::User, inside::Inside, program::become_program_of_session, table::Table};
 
 /// What is to run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

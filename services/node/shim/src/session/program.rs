@@ -10,11 +10,11 @@ use std::{
 
 use nix::{
     sys::signal::SigSet,
-    unistd::{Gid, Uid, setgroups, setresgid, setresuid, setsid},
+    unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid, setsid},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Doing, Failure};
+use crate::{Doing, Failure, limits::EachProcess};
 
 /// What a shell says of a program that cannot be run.
 const CANNOT_BE_RUN: u8 = 126;
@@ -32,6 +32,8 @@ pub struct Leader {
     pub group: u32,
     pub groups: Vec<u32>,
     pub home: String,
+    /// What holds it, if no group does.
+    pub limits: Option<EachProcess>,
 }
 
 /// Is a session's program, with the arguments that follow what it is told of itself.
@@ -43,6 +45,7 @@ pub fn become_program_of_session(leader: &OsString, program: &OsString, argument
         rustix::process::ioctl_tiocsctty(std::io::stdin()).doing(|| "taking the terminal".into())?;
     }
     become_user(&leader)?;
+    leader.limits.map_or(Ok(()), EachProcess::apply).doing(|| "limiting the program".into())?;
     // A home that is not there, or closed to him, keeps nobody out.
     let _ = std::env::set_current_dir(&leader.home).or_else(|_| std::env::set_current_dir("/"));
     let mut command = Command::new(program);
@@ -55,9 +58,9 @@ pub fn become_program_of_session(leader: &OsString, program: &OsString, argument
     Ok(ExitCode::from(if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_BE_RUN }))
 }
 
-/// Root stays who he is: process 1 is root, and has no groups.
+/// Who process 1 is, stays who he is: it has no groups.
 fn become_user(leader: &Leader) -> Result<(), Failure> {
-    if leader.user == 0 {
+    if Uid::from_raw(leader.user) == geteuid() {
         return Ok(());
     }
     let (user, group) = (Uid::from_raw(leader.user), Gid::from_raw(leader.group));

@@ -17,7 +17,7 @@ fn rule(direction: Direction, protocol: Option<u8>, ports: (u16, u16), peer: Pee
     Rule { id: "sgr-00000000000000001".parse().unwrap(), direction, protocol, first: ports.0, last: ports.1, peer }
 }
 
-fn anywhere() -> Peer {
+pub fn anywhere() -> Peer {
     Peer::Network("0.0.0.0/0".parse().unwrap())
 }
 
@@ -25,12 +25,16 @@ fn everything_out() -> Rule {
     rule(Direction::Egress, None, (0, 65_535), anywhere())
 }
 
-fn tcp_in(port: u16, peer: Peer) -> Rule {
+pub fn tcp_in(port: u16, peer: Peer) -> Rule {
     rule(Direction::Ingress, Some(6), (port, port), peer)
 }
 
+pub fn udp_in(port: u16, peer: Peer) -> Rule {
+    rule(Direction::Ingress, Some(17), (port, port), peer)
+}
+
 /// A public address of these tests that no other has.
-fn public() -> Ipv4Addr {
+pub fn public() -> Ipv4Addr {
     static LAST: AtomicU8 = AtomicU8::new(0);
     let [high, low] = u16::try_from(std::process::id() % 60_000).unwrap().to_be_bytes();
     // What begins with 127.0 is an instance's own.
@@ -57,7 +61,7 @@ pub fn network(fabric: &Path, private: [u8; 4], public: Option<Ipv4Addr>, group:
 }
 
 impl Instance {
-    fn rules(&mut self, interface: &str, rules: Vec<Rule>) {
+    pub fn rules(&mut self, interface: &str, rules: Vec<Rule>) {
         let interfaces = vec![InterfaceRules { interface: interface.into(), rules }];
         self.order(&protocol::Command::Rules { interfaces });
     }
@@ -68,7 +72,7 @@ impl Instance {
 }
 
 /// Fetches a page, again and again until it is served.
-fn fetch_when_served(instance: &Instance, address: SocketAddrV4) -> String {
+pub fn fetch_when_served(instance: &Instance, address: SocketAddrV4) -> String {
     let deadline = std::time::Instant::now() + Duration::from_secs(8);
     loop {
         match fetch(address) {
@@ -81,7 +85,7 @@ fn fetch_when_served(instance: &Instance, address: SocketAddrV4) -> String {
     }
 }
 
-fn fetch(address: SocketAddrV4) -> std::io::Result<String> {
+pub fn fetch(address: SocketAddrV4) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&SocketAddr::V4(address), Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;

@@ -145,7 +145,7 @@ fn describe(door: &Door, by: u16, error: &io::Error) -> String {
             match error.kind() {
                 io::ErrorKind::PermissionDenied => format!(
                     "{what}; the host keeps ports below net.ipv4.ip_unprivileged_port_start for root: lower that, give the program \
-                     CAP_NET_BIND_SERVICE, set settings.port_offset of the node, or listen on a higher port"
+                     CAP_NET_BIND_SERVICE, start the region with --port-offset (settings.port_offset of the node), or listen on a higher port"
                 ),
                 io::ErrorKind::AddrInUse => format!("{what}: another program of the host has it"),
                 _ => what,

@@ -114,8 +114,8 @@ struct Reached {
 /// Connects to the instance, if the rules let that in.
 async fn reach(world: &Rc<World>, call: &Call) -> Result<Reached, Unmade> {
     let rule = call.admit(world).await.ok_or(Unmade::Dropped)?;
-    let switch = world.switch().ok_or(Unmade::Dropped)?;
-    let inside = switch.connect(seen_as(call.peer.address, &call.interface), call.private).await.map_err(|_| Unmade::Refused)?;
+    let inside = world.inside().ok_or(Unmade::Dropped)?;
+    let inside = inside.connect(seen_as(call.peer.address, &call.interface), call.private).await.map_err(|_| Unmade::Refused)?;
     Ok(Reached { inside, rule })
 }
 
@@ -217,7 +217,7 @@ async fn answer_source(
 /// A socket towards the instance, if the rules let in what comes.
 async fn let_datagrams_in(world: &Rc<World>, call: &Call, task: AbortHandle) -> Option<(UdpSocket, Begun)> {
     let rule = call.admit(world).await?;
-    let inside = world.switch()?.datagrams(seen_as(call.peer.address, &call.interface), call.private).await.ok()?;
+    let inside = world.inside()?.datagrams(seen_as(call.peer.address, &call.interface), call.private).await.ok()?;
     Some((inside, world.begin(call.flow(), call.question(), Some(rule), task)))
 }
 

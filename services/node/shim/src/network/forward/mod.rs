@@ -1,11 +1,13 @@
 //! The forwarder of an instance: a thread of its shim that moves what comes to the instance and what it sends, by the last
 //! rules that it was given. It asks no service for anything, so traffic goes on whoever else is down.
 
+mod alias;
 mod doors;
 mod enter;
 mod exchange;
 mod fabric;
 mod flow_log;
+mod inside;
 mod leave;
 mod pump;
 mod resolver;
@@ -15,6 +17,7 @@ mod world;
 use std::{
     collections::BTreeSet,
     io,
+    net::Ipv4Addr,
     os::unix::net::{UnixListener as StdListener, UnixStream as StdStream},
     path::Path,
     rc::Rc,
@@ -29,8 +32,8 @@ use tokio::{
     task::{JoinSet, LocalSet},
 };
 
-use self::{doors::Doors, switch::Switch, world::World};
-pub use self::{fabric::forget, flow_log::FLOW_LOG_FILE, leave::RESOLVER};
+use self::{alias::Alias, doors::Doors, inside::Inside, switch::Switch, world::World};
+pub use self::{alias::METADATA_PORT, fabric::forget, flow_log::FLOW_LOG_FILE, leave::RESOLVER};
 use super::{
     InterfaceRules, Network,
     listening::Listening,
@@ -56,6 +59,11 @@ pub enum Order {
         machine: Option<Box<Machine>>,
     },
     Rules(Vec<InterfaceRules>),
+    /// The instance runs without a network of its own, and as this user if that is nobody else.
+    OnAlias {
+        address: Ipv4Addr,
+        user: Option<u32>,
+    },
     /// The instance runs no more: nothing leads to it.
     Off,
 }
@@ -142,16 +150,17 @@ async fn serve(world: Rc<World>, listener: StdListener, mut orders: mpsc::Unboun
                     looks = 0;
                 }
             }
-            () = tokio::time::sleep(until), if world.switch().is_some() => {
+            () = tokio::time::sleep(until), if world.inside().is_some() => {
                 looks += 1;
                 if is_removed() {
                     world.report(&Report::Removed);
                 }
             }
         }
-        if let Some(switch) = world.switch() {
+        if let Some(inside) = world.inside() {
             // It fails where the kernel has no such tables, which was found out when the instance was connected.
-            let now = switch.listening().unwrap_or_default();
+            let (now, notes) = inside.listening().unwrap_or_default();
+            notes.into_iter().for_each(|note| world.note(note));
             if now != listening {
                 listening = now;
                 looks = 0;
@@ -182,7 +191,7 @@ async fn obey(world: &Rc<World>, order: Order, doors: &mut Doors, listening: &mu
                 world.metadata.set(*machine);
             }
             world.network.replace(Rc::new(network));
-            if world.switch().is_some() {
+            if world.inside().is_some() {
                 open(world, doors, listening).await;
             }
             world.cut_what_leads_elsewhere();
@@ -192,9 +201,18 @@ async fn obey(world: &Rc<World>, order: Order, doors: &mut Doors, listening: &mu
             world.report(&Report::Configured { generation });
         }
         Order::Rules(rules) => world.set_rules(rules),
+        Order::OnAlias { address, user } => match Alias::open(address, user) {
+            Ok(alias) => {
+                let alias = Rc::new(alias);
+                world.inside.replace(Some(Inside::Alias(alias.clone())));
+                tasks.spawn_local(alias::serve_metadata(world.clone(), alias));
+            }
+            Err(error) => world.note(format!("the instance is not reached by its public address: asking who listens: {error}")),
+        },
         Order::Off => {
-            world.switch.replace(None);
-            tasks.abort_all();
+            world.inside.replace(None);
+            // What it listened on is free for its next boot.
+            tasks.shutdown().await;
             world.cut_all();
             listening.clear();
             doors.set(world, &BTreeSet::new()).await;
@@ -207,7 +225,7 @@ async fn connected(world: &Rc<World>, stream: UnixStream, tasks: &mut JoinSet<()
     match Switch::open(stream).await {
         Ok(switch) => {
             let switch = Rc::new(switch);
-            world.switch.replace(Some(switch.clone()));
+            world.inside.replace(Some(Inside::Switch(switch.clone())));
             tasks.spawn_local(leave::accept(world.clone(), switch.clone()));
             tasks.spawn_local(leave::hold(world.clone(), switch.clone()));
             tasks.spawn_local(exchange::datagrams(world.clone(), switch));

@@ -22,8 +22,8 @@ use super::{
     Report,
     fabric::Fabric,
     flow_log::{Flow, FlowLog},
+    inside::Inside,
     pump::Moved,
-    switch::Switch,
 };
 use crate::network::{Interface, InterfaceRules, Network, Transport, metadata};
 
@@ -34,7 +34,7 @@ pub struct World {
     pub network: RefCell<Rc<Network>>,
     pub metadata: metadata::Service,
     firewalls: RefCell<BTreeMap<String, Rc<Firewall>>>,
-    pub switch: RefCell<Option<Rc<Switch>>>,
+    pub inside: RefCell<Option<Inside>>,
     pub fabric: Option<Fabric>,
     log: FlowLog,
     reports: RefCell<UnixStream>,
@@ -79,7 +79,7 @@ impl World {
             network: RefCell::new(Rc::new(network)),
             metadata,
             firewalls: RefCell::default(),
-            switch: RefCell::default(),
+            inside: RefCell::default(),
             fabric,
             log: FlowLog::open(directory),
             reports: RefCell::new(reports),
@@ -93,8 +93,8 @@ impl World {
         self.network.borrow().clone()
     }
 
-    pub fn switch(&self) -> Option<Rc<Switch>> {
-        self.switch.borrow().clone()
+    pub fn inside(&self) -> Option<Inside> {
+        self.inside.borrow().clone()
     }
 
     pub fn report(&self, report: &Report) {

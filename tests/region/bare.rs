@@ -12,7 +12,6 @@ use std::{
 
 use gureum_service::clock::monotonic;
 use gureum_shim::protocol::{STATE_FILE, State, read_json};
-use nix::sys::signal::Signal;
 
 use crate::gate;
 
@@ -109,10 +108,16 @@ impl Up {
         places.iter().flat_map(|place| fs::read_dir(place).unwrap()).map(|entry| entry.unwrap().path()).collect()
     }
 
+    /// Ends the region, and hands over what it has kept.
     fn end(mut self) -> tempfile::TempDir {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        self.folder
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        // Also where the test has failed: it must not run on without its directory.
+        let _ = self.child.kill().and_then(|()| self.child.wait());
     }
 }
 
@@ -173,9 +178,9 @@ fn live_and_die(region: &Up) -> u32 {
     region.done(&["connect", "web", "--", "sh", "-c", "setsid sleep 600 </dev/null >/dev/null 2>&1 &"]);
     let state = region.state(&id);
     let init = state.init.unwrap();
-    init.signal(Signal::SIGSTOP).unwrap();
+    assert!(Command::new("kill").args(["-STOP", &init.pid.to_string()]).status().unwrap().success());
     state.shim.kill().unwrap();
-    region.until(|| region.field("state") == "stopped", "it is not stopped");
+    region.until(|| region.field("state") == "INSTANCE_STATE_STOPPED", "it is not stopped");
     assert!(!init.lives());
     assert_eq!(processes(&id), Vec::<PathBuf>::new());
     region.done(&["terminate", "web", "--wait"]);

@@ -212,6 +212,10 @@ impl Shim {
         // The path as it was given: who reads it is still in the host's file system, in the shim's directory.
         let part = if self.is_bare() { BARE } else { INSIDE };
         inside.env_clear().args([SHIM, part]).arg(".").stdin(OwnedFd::from(theirs)).stdout(input).stderr(errors);
+        if self.is_bare() {
+            // It is found by this, too.
+            inside.env(bare::MARK, &self.plan.id);
+        }
         let child = inside.spawn().doing(|| "starting the inside".into())?;
         if !first {
             self.plan.user_data = None;

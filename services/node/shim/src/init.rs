@@ -22,7 +22,7 @@ use nix::{
         signalfd::{SfdFlags, SignalFd},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::{Pid, sethostname},
+    unistd::{Pid, dup2_stderr, sethostname},
 };
 use serde::{Deserialize, Serialize};
 
@@ -78,8 +78,9 @@ pub enum Told {
     Failed {
         message: String,
     },
-    /// The user data's script ended.
-    UserData {
+    /// A script of the boot ended. What it wrote was written before.
+    Ended {
+        script: Script,
         code: i32,
     },
     /// The instance wants to be off.
@@ -105,16 +106,20 @@ struct Boot {
     waiting: Vec<(Script, String)>,
     running: Option<(Script, Pid)>,
     environment: Vec<(String, String)>,
+    /// Where user data writes: the shim tells it from what others write.
+    output_of_user_data: OwnedFd,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Script {
+/// What is run at a boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Script {
     OfImage,
     UserData,
 }
 
 impl Script {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::OfImage => "boot script",
             Self::UserData => "user data",
@@ -134,6 +139,9 @@ pub fn run(_: &Path) -> Result<ExitCode, Failure> {
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).doing(|| "taking signals".into())?;
     let stream: OwnedFd = std::io::stdin().as_fd().try_clone_to_owned().doing(|| "taking the shim's stream".into())?;
     let mut shim = Lines::new(UnixStream::from(stream)).doing(|| "taking the shim's stream".into())?;
+    // It is the pipe for user data. All others write where process 1 writes.
+    let user_data = std::io::stderr().as_fd().try_clone_to_owned().doing(|| "taking the console".into())?;
+    dup2_stderr(std::io::stdout()).doing(|| "taking the console".into())?;
     let mut boot: Option<Boot> = None;
     let mut sessions = Inside::default();
     loop {
@@ -146,7 +154,7 @@ pub fn run(_: &Path) -> Result<ExitCode, Failure> {
         let Some(orders) = shim.read::<Order>() else { return Ok(ExitCode::FAILURE) };
         for order in orders {
             match order {
-                Order::Boot { plan, limited_by } => match begin(&plan, limited_by) {
+                Order::Boot { plan, limited_by } => match begin(&plan, limited_by, &user_data) {
                     Ok(begun) => {
                         let _ = shim.write(&Told::Up);
                         boot = Some(begun);
@@ -196,7 +204,8 @@ fn signals() -> SigSet {
     signals
 }
 
-fn begin(plan: &Plan, limited_by: LimitedBy) -> Result<Boot, Failure> {
+fn begin(plan: &Plan, limited_by: LimitedBy, user_data: &OwnedFd) -> Result<Boot, Failure> {
+    let output_of_user_data = user_data.try_clone().doing(|| "taking the console".into())?;
     sethostname(&plan.hostname).doing(|| format!("taking the name {}", plan.hostname))?;
     root::enter(plan)?;
     if limited_by == LimitedBy::Rlimit {
@@ -221,7 +230,7 @@ fn begin(plan: &Plan, limited_by: LimitedBy) -> Result<Boot, Failure> {
     let fixed = [("PATH", root::PATH), ("HOME", "/root"), ("USER", "root"), ("LOGNAME", "root"), ("SHELL", "/bin/sh"), ("LANG", "C.UTF-8")];
     let own = plan.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let environment = fixed.into_iter().chain(own).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    Ok(Boot { waiting, running: None, environment })
+    Ok(Boot { waiting, running: None, environment, output_of_user_data })
 }
 
 impl Boot {
@@ -229,7 +238,7 @@ impl Boot {
     fn go_on(&mut self, shim: &mut Lines) {
         while self.running.is_none() {
             let Some((script, path)) = self.waiting.pop() else { return };
-            match self.start(&path) {
+            match self.start(script, &path) {
                 Ok(pid) => self.running = Some((script, pid)),
                 Err(error) => {
                     note(&format!("the {} {path} cannot be run: {error}", script.name()));
@@ -241,15 +250,17 @@ impl Boot {
 
     fn ended(&mut self, pid: Pid, code: i32, shim: &mut Lines) {
         if let Some((script, _)) = self.running.take_if(|(_, running)| *running == pid) {
-            note(&format!("the {} ended with exit code {code}", script.name()));
             tell(script, code, shim);
         }
     }
 
-    fn start(&self, path: &str) -> io::Result<Pid> {
+    fn start(&self, script: Script, path: &str) -> io::Result<Pid> {
         let environment = self.environment.iter().map(|(name, value)| (name, value));
         let mut command = Command::new("/proc/self/exe");
         command.args([SHIM, RUN, path]).env_clear().envs(environment).current_dir("/root").stdin(Stdio::null()).process_group(0);
+        if script == Script::UserData {
+            command.stdout(self.output_of_user_data.try_clone()?).stderr(self.output_of_user_data.try_clone()?);
+        }
         // It is reaped by its number, with all others.
         let child = command.spawn()?;
         i32::try_from(child.id()).map(Pid::from_raw).map_err(io::Error::other)
@@ -266,10 +277,8 @@ pub fn become_program(program: &OsStr) -> Result<ExitCode, Failure> {
 }
 
 fn tell(script: Script, code: i32, shim: &mut Lines) {
-    if script == Script::UserData {
-        // If the shim does not hear it, it has gone, which ends the instance.
-        let _ = shim.write(&Told::UserData { code });
-    }
+    // If the shim does not hear it, it has gone, which ends the instance.
+    let _ = shim.write(&Told::Ended { script, code });
 }
 
 /// One process that has ended, and how. None: none has, or with no flags, there is none left.

@@ -20,6 +20,7 @@ pub mod console;
 pub mod control;
 pub mod follow;
 mod init;
+mod last_lines;
 mod limits;
 pub mod network;
 pub mod process;

@@ -6,11 +6,11 @@ use std::{
     path::PathBuf,
     process::Stdio,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use gureum_model::id::InstanceId;
-use gureum_node_domain::{BootSpec, DriverEvent, ExitReason, InstanceSpec};
+use gureum_node_domain::{BootSpec, DriverEvent, ExitReason, InstanceSpec, RuntimeReport};
 use gureum_service::clock::monotonic;
 use gureum_shim::{
     SHIM,
@@ -31,7 +31,7 @@ use tokio::{
 use super::{
     BETWEEN_LOOKS, Shared, changes, connection, ids, images, inside, machine,
     rules::{Interfaces, Rules},
-    volumes,
+    runtime, volumes,
 };
 use crate::{driver::Run, snapshots::owner::IDS};
 
@@ -75,6 +75,8 @@ struct Link {
     writer: OwnedWriteHalf,
     /// What was last heard.
     state: State,
+    /// What of it was last told beside its status, and when.
+    told: Option<(RuntimeReport, Instant)>,
 }
 
 pub struct Keeper {
@@ -108,6 +110,7 @@ impl Keeper {
         let mut keeper = Self { directory: shared.places.instance(id), id, shared, link: None, boot: 0, rules, changing: None };
         tokio::spawn(async move {
             loop {
+                let due = keeper.link.as_ref().and_then(due_of);
                 tokio::select! {
                     order = orders.recv() => match order {
                         Some(Order::Terminate { run, spec }) => {
@@ -120,6 +123,7 @@ impl Keeper {
                     heard = next(&mut keeper.link) => keeper.heard(heard),
                     () = keeper.rules.changed() => keeper.tell_rules().await,
                     () = again(keeper.changing.as_ref()) => keeper.change_volumes().await,
+                    () = until(due) => keeper.tell_runtime(),
                 }
             }
         });
@@ -275,7 +279,7 @@ impl Keeper {
     async fn connect(&mut self, state: State) -> io::Result<()> {
         let stream = connect(&self.directory.join(CONTROL_SOCKET)).await?;
         let (reader, writer) = stream.into_split();
-        self.link = Some(Link { lines: BufReader::new(reader).lines(), writer, state });
+        self.link = Some(Link { lines: BufReader::new(reader).lines(), writer, state, told: None });
         self.tell(&Command::Follow).await;
         self.rules.forget_told();
         self.tell_rules().await;
@@ -305,10 +309,25 @@ impl Keeper {
         };
         let Some(link) = &mut self.link else { return };
         let before = std::mem::replace(&mut link.state, now.clone());
-        if let Some(event) = event(&before, &now) {
+        let event = event(&before, &now);
+        // What changes the state takes it along.
+        if event.is_some() || due_of(link).is_some_and(|due| due <= monotonic()) {
+            self.tell_runtime();
+        }
+        if let Some(event) = event {
             self.report(now.boot, event);
         }
         self.settle_change();
+    }
+
+    /// Reports how the instance runs, if that is news.
+    fn tell_runtime(&mut self) {
+        let Some(link) = &mut self.link else { return };
+        let (boot, runtime) = (link.state.boot, runtime::of(&link.state));
+        if link.told.as_ref().is_none_or(|(told, _)| *told != runtime) {
+            link.told = Some((runtime.clone(), monotonic()));
+            self.report(boot, DriverEvent::Told { runtime: Box::new(runtime) });
+        }
     }
 
     /// The shim has ended. If it has not told how, its file may.
@@ -316,6 +335,7 @@ impl Keeper {
         let Some(Link { state: before, .. }) = self.link.take() else { return };
         let last = read_json::<State>(&self.directory.join(STATE_FILE)).ok().flatten().unwrap_or_else(|| before.clone());
         if is_over(&last.status) {
+            self.report(last.boot, DriverEvent::Told { runtime: Box::new(runtime::of(&last)) });
             if let Some(event) = event(&before, &last) {
                 self.report(last.boot, event);
             }
@@ -364,6 +384,25 @@ const CHANGE_TRIES: u32 = 20;
 async fn again(changing: Option<&Changing>) {
     match changing.filter(|changing| !changing.volumes_done) {
         Some(_) => tokio::time::sleep(CHANGE_AGAIN).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Between two reports of how an instance runs: it can make its ports stuck and free again as often as it likes.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
+
+/// From when on what is new of how an instance runs may be told; none: nothing is.
+fn due_of(link: &Link) -> Option<Instant> {
+    match &link.told {
+        Some((told, at)) => (*told != runtime::of(&link.state)).then(|| *at + TELL_AGAIN),
+        None => Some(monotonic()),
+    }
+}
+
+/// Never without a moment.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
     }
 }

@@ -19,6 +19,7 @@ mod inside;
 mod keeper;
 mod machine;
 mod rules;
+mod runtime;
 mod sessions;
 mod volumes;
 
@@ -38,13 +39,13 @@ use gureum_model::{
 };
 use gureum_node_domain::{
     BootSpec, Capabilities, DriverEvent, DriverReport, ExitReason, Found, InstanceSpec, NodeInstance, Usage,
-    driver::{AddressMode, DriverKind, Isolation, Limit},
+    driver::DriverKind,
     spec::Platform,
 };
 use gureum_service::{Clock, clock::monotonic};
 use gureum_shim::{
     console,
-    protocol::{LimitedBy, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json},
+    protocol::{PLAN_FILE, Plan, STATE_FILE, State, Status, read_json},
 };
 use tokio::sync::mpsc;
 
@@ -166,17 +167,13 @@ impl ProcessDriver {
 
 /// What the host grants, found by looking.
 fn capabilities(survives_restart: bool) -> Capabilities {
-    let limit = match gureum_shim::limited_by() {
-        LimitedBy::CgroupV1 => Limit::CgroupV1,
-        LimitedBy::CgroupV2 => Limit::CgroupV2,
-        LimitedBy::Rlimit => Limit::Rlimit,
-    };
+    let limit = runtime::limit(gureum_shim::limited_by());
     Capabilities {
         driver: DriverKind::Process,
-        isolation: Isolation::Namespaces,
+        isolation: runtime::ISOLATION,
         cpu_limit: limit,
         memory_limit: limit,
-        address_mode: AddressMode::OwnInterface,
+        address_mode: runtime::ADDRESS_MODE,
         disk_limit: false,
         executes: true,
         hot_plug: false,
@@ -290,6 +287,9 @@ impl ProcessDriver {
         let at = Timestamp::from_micros(state.since).min(self.shared.clock.now());
         if state.shim.lives() && !keeper::is_over(&state.status) {
             self.order(id, Order::Adopt { state: Box::new(state.clone()), interfaces });
+        } else {
+            // What came of its scripts while nobody looked.
+            self.shared.report(id, boot, DriverEvent::Told { runtime: Box::new(runtime::of(&state)) });
         }
         match &state.status {
             Status::Off { reason } => Found::Off { boot, at, reason: keeper::exit_reason(reason) },

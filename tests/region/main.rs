@@ -5,6 +5,7 @@
 mod address_moves;
 mod audit;
 mod audit_events;
+mod boots;
 mod declared_rules;
 mod disks;
 mod door;

@@ -25,10 +25,10 @@ use crate::{
 };
 
 /// For hosts on which low ports are root's.
-const OFFSET: u16 = 10_000;
+pub const OFFSET: u16 = 10_000;
 
 /// A region whose instances are reached at addresses of this test's own.
-fn region_reached_at(pool: &'static str, shared: &tempfile::TempDir) -> Deployment {
+pub fn region_reached_at(pool: &'static str, shared: &tempfile::TempDir) -> Deployment {
     let shared = shared.path().to_owned();
     region_with(&move |name| match name {
         "network" => vec![format!("settings.public_pool=[\"{pool}\"]")],
@@ -60,7 +60,7 @@ fn the_tour_is_taken_and_leaves_nothing() {
     region.finish();
 }
 
-fn page(address: SocketAddr) -> std::io::Result<String> {
+pub fn page(address: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
@@ -69,7 +69,7 @@ fn page(address: SocketAddr) -> std::io::Result<String> {
     if answer.contains(" 200 ") { Ok(answer) } else { Err(std::io::Error::other(answer)) }
 }
 
-fn http() -> IpPermission {
+pub fn http() -> IpPermission {
     let anywhere = IpRange { cidr: "0.0.0.0/0".into(), ..Default::default() };
     IpPermission { ip_protocol: "tcp".into(), from_port: Some(80), to_port: Some(80), ip_ranges: vec![anywhere], ..Default::default() }
 }

@@ -42,6 +42,7 @@ mod settings;
 mod sim_driver;
 mod snapshots;
 mod store;
+mod user_data;
 
 use std::{ffi::OsString, sync::Arc};
 

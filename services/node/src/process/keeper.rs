@@ -33,7 +33,11 @@ use super::{
     rules::{Interfaces, Rules},
     runtime, volumes,
 };
-use crate::{driver::Run, snapshots::owner::IDS};
+use crate::{
+    driver::Run,
+    snapshots::owner::IDS,
+    user_data::{self, UserData},
+};
 
 /// What the node wants of an instance.
 #[derive(Debug)]
@@ -496,7 +500,7 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
         let made = volumes::make(volumes, &volume.id.to_string(), shared.disks.contents(volume), owner)?;
         planned.push(changes::planned(volume, made));
     }
-    let (mut user_data, mut notes) = (None, vec![format!("boot {} of {}", boot.boot, boot.id)]);
+    let mut notes = vec![format!("boot {} of {}", boot.boot, boot.id)];
     for volume in &planned {
         let place = format!("{MEDIA}/{}", volume.name);
         notes.push(match inside::directory(&root, &place, owner) {
@@ -504,12 +508,12 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
             Err(error) => format!("the volume {} cannot be shown: {error}", volume.id),
         });
     }
-    if boot.first && is_script(&spec.user_data) {
-        inside::program(&root, USER_DATA, &spec.user_data, owner)?;
+    let read = if boot.first { user_data::read(&spec.user_data) } else { UserData::default() };
+    notes.extend(read.notes);
+    let mut user_data = None;
+    if let Some(program) = read.program {
+        inside::program(&root, USER_DATA, &program, owner)?;
         user_data = Some(PathBuf::from(USER_DATA));
-    } else if boot.first && !spec.user_data.is_empty() {
-        // It may be meant for a program that asks the metadata service for it.
-        notes.push("the user data is not run: what is to be run begins with #! and an interpreter, as in #!/bin/sh".into());
     }
     let login = Login {
         user: images::user(&spec.image.source, &root).to_owned(),
@@ -548,12 +552,8 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
     Ok(plan)
 }
 
-/// Where the user data's script stands in the root volume.
+/// Where what is run of the user data stands in the root volume.
 const USER_DATA: &str = "var/lib/gureum/user-data";
-
-fn is_script(user_data: &[u8]) -> bool {
-    user_data.starts_with(b"#!")
-}
 
 /// Ends what a shim left that was killed. Process 1 dies with it; this makes sure.
 fn end_what_is_left(state: &State) {

@@ -29,6 +29,7 @@
 
 mod alarm;
 mod api;
+mod bootable;
 mod converge;
 pub mod driver;
 pub mod firewall;

@@ -34,6 +34,7 @@ use super::{
     runtime, volumes,
 };
 use crate::{
+    bootable,
     driver::Run,
     snapshots::owner::IDS,
     user_data::{self, UserData},
@@ -495,6 +496,11 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
     let volumes = &shared.places.volumes;
     let contents = images::contents(&spec.image, root.size_gib, &shared.disks.snapshots)?;
     let root = volumes::make(volumes, &root.id.to_string(), contents, owner)?;
+    if boot.first {
+        // What became of it later is its user's own.
+        let refused = |error: io::Error| io::Error::new(error.kind(), format!("the image {} cannot boot: {error}", spec.image.id));
+        bootable::check(&bootable::Volume(&root)).map_err(refused)?;
+    }
     let mut planned = Vec::new();
     for volume in spec.volumes.iter().filter(|volume| !volume.root) {
         let made = volumes::make(volumes, &volume.id.to_string(), shared.disks.contents(volume), owner)?;

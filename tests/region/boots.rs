@@ -88,7 +88,8 @@ async fn user_data_that_fails_is_told_with_its_last_lines() {
     assert!(json.contains("\"exitCode\": 3"), "{json}");
 
     // It is run once, and so is told of the next boot too.
-    ask!(door, ComputeServiceClient, stop_instances, StopInstancesRequest { instance_ids: vec![id.clone()], ..Default::default() }).unwrap();
+    ask!(door, ComputeServiceClient, stop_instances, StopInstancesRequest { instance_ids: vec![id.clone()], ..Default::default() })
+        .unwrap();
     until_state(&door, &id, InstanceState::Stopped).await;
     ask!(door, ComputeServiceClient, start_instances, StartInstancesRequest { instance_ids: vec![id.clone()], ..Default::default() })
         .unwrap();

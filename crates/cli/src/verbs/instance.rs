@@ -36,8 +36,7 @@ impl Show for Instance {
         ]
     }
 
-    const WIDE: &'static [&'static str] =
-        &["ISOLATION", "CPU-LIMIT", "MEMORY-LIMIT", "ADDRESS", "USER-DATA", "BOOT-SCRIPT", "STUCK-PORTS"];
+    const WIDE: &'static [&'static str] = &["ISOLATION", "CPU-LIMIT", "MEMORY-LIMIT", "ADDRESS", "USER-DATA", "BOOT-SCRIPT", "STUCK-PORTS"];
 
     fn wide(&self) -> Vec<Cell> {
         let runtime = self.runtime.clone().unwrap_or_default();

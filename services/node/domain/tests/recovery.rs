@@ -9,9 +9,8 @@ use std::time::Duration;
 use common::{TOTAL, World, desired, id, run, spec};
 use gureum_model::Timestamp;
 use gureum_node_domain::{
-    BootSpec, Demand, DesiredState, DriverEvent, DriverReport, ExitReason, Found, NodeInstance, ObservedState, Recovered, RuntimeReport, Step,
-    observed,
-    plan, recover,
+    BootSpec, Demand, DesiredState, DriverEvent, DriverReport, ExitReason, Found, NodeInstance, ObservedState, Recovered, RuntimeReport,
+    Step, observed, plan, recover,
     sim::{SimFleet, SimSettings},
 };
 use proptest::prelude::*;

@@ -149,7 +149,7 @@ impl Keeper {
                 self.boot = spec.boot;
                 self.interfaces_changed(Interfaces::of(&spec.scope, &spec.spec)).await;
                 if let Err(error) = self.boot(&spec).await {
-                    self.report(spec.boot, DriverEvent::BootFailed { message: error.to_string() });
+                    self.report(spec.boot, DriverEvent::BootFailed { message: explained(&error, &self.directory) });
                 }
             }
             Order::Reconfigure(wanted) => self.begin_change(wanted).await,
@@ -485,6 +485,17 @@ fn hold(directory: &std::path::Path) -> io::Result<File> {
 pub fn is_held(directory: &std::path::Path) -> bool {
     let log = File::open(directory.join(SHIM_LOG));
     log.is_ok_and(|log| matches!(log.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
+/// Why a boot failed, in words that say what to do where the system's own do not.
+fn explained(error: &io::Error, directory: &std::path::Path) -> String {
+    // What has words of its own says it already.
+    match error.raw_os_error() {
+        Some(_) if error.kind() == io::ErrorKind::StorageFull => {
+            format!("the disk of {} is full ({error}): free some of it, and launch again", directory.display())
+        }
+        _ => error.to_string(),
+    }
 }
 
 /// Makes volumes and the plan of a boot.

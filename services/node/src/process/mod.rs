@@ -38,8 +38,7 @@ use gureum_model::{
     id::{InstanceId, SnapshotId},
 };
 use gureum_node_domain::{
-    BootSpec, Capabilities, DriverEvent, DriverReport, ExitReason, Found, InstanceSpec, NodeInstance, Usage,
-    driver::DriverKind,
+    BootSpec, Capabilities, DriverEvent, DriverReport, ExitReason, Found, InstanceSpec, NodeInstance, Usage, driver::DriverKind,
     spec::Platform,
 };
 use gureum_service::{Clock, clock::monotonic};

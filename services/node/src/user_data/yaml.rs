@@ -89,9 +89,7 @@ impl Builder {
                 let node = node.ok_or_else(|| Fault::new(line, "an alias of what is not yet whole"))?;
                 self.put(Node { line, ..node }, 0)
             }
-            Event::DocumentStart(_) if self.document.is_some() => {
-                Err(Fault::new(line, "a second document begins; there may be one only"))
-            }
+            Event::DocumentStart(_) if self.document.is_some() => Err(Fault::new(line, "a second document begins; there may be one only")),
             Event::DocumentStart(_) | Event::DocumentEnd | Event::StreamStart | Event::StreamEnd | Event::Nothing => Ok(()),
         }
     }
@@ -137,8 +135,13 @@ impl Builder {
 /// Tags say of which type a value is. All but those of plain values would mean something that is not done here.
 fn known(tag: Option<&Tag>, line: usize) -> Result<(), Fault> {
     match tag {
-        Some(tag) if !(tag.is_yaml_core_schema() && ["str", "int", "bool", "float", "null", "seq", "map"].contains(&tag.suffix.as_str())) => {
-            Err(Fault::new(line, format!("the tag {}{} is not known; for binary content there is encoding: base64", tag.handle, tag.suffix)))
+        Some(tag)
+            if !(tag.is_yaml_core_schema() && ["str", "int", "bool", "float", "null", "seq", "map"].contains(&tag.suffix.as_str())) =>
+        {
+            Err(Fault::new(
+                line,
+                format!("the tag {}{} is not known; for binary content there is encoding: base64", tag.handle, tag.suffix),
+            ))
         }
         _ => Ok(()),
     }
@@ -183,7 +186,8 @@ mod tests {
         assert_eq!(fault("a: 1\n---\nb: 2\n").to_string(), "line 2: a second document begins; there may be one only");
         assert_eq!(fault("a:\n- !!binary aGk=\n").line, 2);
         assert!(fault(&"[".repeat(100)).message.contains("more than 32"));
-        let laughs: String = (1..9).map(|number| format!("a{number}: &a{number} [{}]\n", vec![format!("*a{}", number - 1); 9].join(","))).collect();
+        let laughs: String =
+            (1..9).map(|number| format!("a{number}: &a{number} [{}]\n", vec![format!("*a{}", number - 1); 9].join(","))).collect();
         assert!(fault(&format!("a0: &a0 ha\n{laughs}")).message.contains("too much"));
         assert_eq!(read("# nothing\n").unwrap().value, Value::Null);
     }

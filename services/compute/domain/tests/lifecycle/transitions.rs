@@ -165,8 +165,16 @@ fn an_address_is_let_go_when_the_node_runs_without_it() {
     const ADDRESS: [&str; 1] = ["127.8.0.1"];
     let reported = |it: Instance, live_generation| {
         let generation = it.generation;
-        let report =
-            Report { instance: it.id, node: node(1), generation, live_generation, seen: Seen::Running, reboots: None, unreachable: false, runtime: None };
+        let report = Report {
+            instance: it.id,
+            node: node(1),
+            generation,
+            live_generation,
+            seen: Seen::Running,
+            reboots: None,
+            unreachable: false,
+            runtime: None,
+        };
         match observe(&it, &report, NOW) {
             Observation::Change(next) => *next,
             other => panic!("{other:?}"),

@@ -4,7 +4,8 @@
 
 use std::{
     ffi::OsStr,
-    io,
+    fs::File,
+    io::{self, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
@@ -241,10 +242,18 @@ impl Boot {
             match self.start(script, &path) {
                 Ok(pid) => self.running = Some((script, pid)),
                 Err(error) => {
-                    note(&format!("the {} {path} cannot be run: {error}", script.name()));
+                    self.note_of(script, &format!("the {} {path} cannot be run: {error}", script.name()));
                     tell(script, CANNOT_BE_RUN.into(), shim);
                 }
             }
+        }
+    }
+
+    /// A note where the script's own output goes, so that it is among its last lines.
+    fn note_of(&self, script: Script, text: &str) {
+        match (script, self.output_of_user_data.try_clone()) {
+            (Script::UserData, Ok(output)) => drop(writeln!(File::from(output), "[gureum] {text}")),
+            (Script::OfImage, _) | (Script::UserData, Err(_)) => note(text),
         }
     }
 

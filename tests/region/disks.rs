@@ -282,7 +282,19 @@ async fn a_directory_becomes_an_image_whose_boot_script_runs() {
     fs::create_dir(folder.path().join("site")).unwrap();
     fs::write(folder.path().join("site/index.html"), "brought along").unwrap();
     fs::write(folder.path().join("start.sh"), "#!/bin/sh\ncat /site/index.html\necho started\n").unwrap();
+    fs::create_dir_all(folder.path().join("etc/gureum")).unwrap();
+    fs::write(folder.path().join("etc/gureum/boot"), "#!/bin/sh\nexec /start.sh\n").unwrap();
+    let (good, told) = gureum(&region, account, &["images", "import", place, "--name", "unable"]).await;
+    assert!(!good && told.contains("its boot script /etc/gureum/boot may not be run; chmod +x it"), "{told}");
+    fs::remove_dir_all(folder.path().join("etc")).unwrap();
     fs::set_permissions(folder.path().join("start.sh"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    // What is in an archive only the region knows.
+    let archive = tempfile::NamedTempFile::new().unwrap();
+    let packed = std::process::Command::new("tar").arg("-cf").arg(archive.path()).args(["-C", place, "."]).status().unwrap();
+    assert!(packed.success());
+    let import = ["images", "import", archive.path().to_str().unwrap(), "--name", "lacking", "--boot-script", "stop.sh"];
+    let (good, told) = gureum(&region, account, &import).await;
+    assert!(!good && told.contains("its boot script /stop.sh is not in it"), "{told}");
     let (good, told) = gureum(&region, account, &["images", "import", place, "--name", "none", "--boot-script", "stop.sh"]).await;
     assert!(!good && told.contains("there is no file"), "{told}");
     let import = ["images", "import", place, "--name", "site", "--size", "1", "--boot-script", "/start.sh", "-o", "id"];

@@ -6,6 +6,7 @@ mod address_moves;
 mod audit;
 mod audit_events;
 mod bare;
+mod boots;
 mod declared_rules;
 mod disks;
 mod door;

@@ -24,6 +24,12 @@ pub trait Show: prost::Message {
     }
     /// A cell for each column.
     fn row(&self, now: Option<Timestamp>) -> Vec<Cell>;
+    /// Heads of the columns behind those that only a wide table has.
+    const WIDE: &'static [&'static str] = &[];
+    /// A cell for each column of [`Self::WIDE`].
+    fn wide(&self) -> Vec<Cell> {
+        Vec::new()
+    }
 }
 
 /// What a cell says beside its text.
@@ -60,6 +66,11 @@ impl Cell {
     /// How long ago something was.
     pub fn ago(at: Option<&prost_types::Timestamp>, now: Option<Timestamp>) -> Self {
         time::ago(at, now).into()
+    }
+
+    /// Something of which a person may want to know.
+    pub fn bad(text: &str) -> Self {
+        Self::new(text, Tone::Bad)
     }
 
     /// Several things in one cell.
@@ -150,6 +161,7 @@ pub struct Table {
     columns: &'static [&'static str],
     widths: Vec<u16>,
     colour: bool,
+    wide: bool,
     begun: bool,
 }
 
@@ -158,7 +170,12 @@ const GAP: u16 = 3;
 
 impl Table {
     pub fn new<T: Show>(colour: bool) -> Self {
-        Self { columns: T::COLUMNS, widths: T::LEAST_WIDTHS.to_vec(), colour, begun: false }
+        Self { columns: T::COLUMNS, widths: T::LEAST_WIDTHS.to_vec(), colour, wide: false, begun: false }
+    }
+
+    /// The table with the columns that only a wide one has, if it is to be wide.
+    pub fn wide(self, wide: bool) -> Self {
+        Self { wide, ..self }
     }
 
     /// Rows, and before the first of them the heads.
@@ -170,13 +187,15 @@ impl Table {
             table.style_text_only();
         }
         if !self.begun {
-            table.add_row(self.columns.iter().map(|head| Painted::new(head).add_attribute(Attribute::Bold)));
+            let more = if self.wide { T::WIDE } else { &[] };
+            table.add_row(self.columns.iter().chain(more).map(|head| Painted::new(head).add_attribute(Attribute::Bold)));
         } else if items.is_empty() {
             return String::new();
         }
         self.begun = true;
         for item in items {
-            table.add_row(item.row(now).iter().map(Cell::paint));
+            let more = if self.wide { item.wide() } else { Vec::new() };
+            table.add_row(item.row(now).iter().chain(&more).map(Cell::paint));
         }
         self.widths = table
             .column_max_content_widths()

@@ -29,6 +29,7 @@
 
 mod alarm;
 mod api;
+mod bootable;
 mod converge;
 pub mod driver;
 pub mod firewall;
@@ -44,6 +45,7 @@ mod sim_driver;
 mod snapshots;
 mod store;
 pub mod topology;
+mod user_data;
 
 use std::{ffi::OsString, sync::Arc};
 

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     time::Duration,
@@ -214,6 +215,9 @@ fn boot_script(source: &Path, path: &str, is_directory: bool) -> Result<Vec<u8>,
     if is_directory && !source.join(path).is_file() {
         return Err(Failure::usage(format!("there is no file {} for a boot script", source.join(path).display())));
     }
+    if is_directory && fs::metadata(source.join(path)).is_ok_and(|found| found.permissions().mode() & 0o111 == 0) {
+        return Err(Failure::usage(format!("the boot script {} may not be run; chmod +x it", source.join(path).display())));
+    }
     Ok(member("etc/gureum/boot", format!("#!/bin/sh\nexec /{path}\n").as_bytes()))
 }
 
@@ -264,6 +268,8 @@ mod tests {
         assert!(boot_script(folder.path(), "missing", true).is_err());
         assert!(boot_script(folder.path(), "a; reboot", false).is_err());
         fs::write(folder.path().join("start"), "").unwrap();
+        assert!(boot_script(folder.path(), "/start", true).is_err(), "it may not be run");
+        fs::set_permissions(folder.path().join("start"), fs::Permissions::from_mode(0o755)).unwrap();
         assert!(boot_script(folder.path(), "/start", true).is_ok());
     }
 }

@@ -9,6 +9,7 @@ use gureum_proto::{
     compute::v1::{DescribeInstancesRequest, Instance, WatchRequest, event::Resource},
 };
 
+use super::instance::troubles;
 use crate::{
     client::Client,
     failure::Failure,
@@ -28,6 +29,7 @@ const LIVE_STATES: [&str; 5] = ["pending", "running", "stopping", "stopped", "sh
   gureum ps --state running --filter instance-type='t3.*' --filter tag:stage=test,demo
   gureum ps --all
   gureum ps --watch
+  gureum ps --wide
   gureum terminate $(gureum ps --filter tag:stage=test -o id)
   gureum ps -o json | jq -r '.[].privateIpAddress'")]
 pub struct Args {
@@ -43,6 +45,9 @@ pub struct Args {
     /// Go on with a row for each change that shows, until Ctrl-C
     #[arg(short, long, conflicts_with = "limit")]
     watch: bool,
+    /// Also what separates and limits them, and how their scripts ended
+    #[arg(short = 'W', long)]
+    wide: bool,
     #[command(flatten)]
     list: ListArgs,
 }
@@ -61,21 +66,24 @@ pub async fn run(args: Args, client: &Client, out: &Output) -> Result<(), Failur
     let mut filters = args.list.filters;
     filters.extend(states.map(|values| Filter { name: "instance-state-name".to_owned(), values }));
     if args.watch {
-        return watch(client, out, DescribeInstancesRequest { filters, instance_ids: ids, ..Default::default() }).await;
+        return watch(client, out, DescribeInstancesRequest { filters, instance_ids: ids, ..Default::default() }, args.wide).await;
     }
     let request = DescribeInstancesRequest { filters, instance_ids: ids, ..Default::default() };
     let instances: Vec<Instance> = pages!(client.compute().describe_instances(request).instances, args.list.limit)?;
-    out.list(client, &instances).await
+    if !out.is_table() {
+        return out.list(client, &instances).await;
+    }
+    show(client, out, &mut Table::new::<Instance>(out.colour()).wide(args.wide), &instances).await
 }
 
 /// The instances as they are, then each change of one of them that shows. An instance that a change took out of the
 /// selection by its state is still shown, as it is then.
-async fn watch(client: &Client, out: &Output, selection: DescribeInstancesRequest) -> Result<(), Failure> {
+async fn watch(client: &Client, out: &Output, selection: DescribeInstancesRequest, wide: bool) -> Result<(), Failure> {
     // Opened before the list is asked for, so that no change falls between the two.
     let mut stream =
         client.compute().watch(WatchRequest { after_sequence: None }).await.map_err(|status| client.failed(status))?.into_inner();
     let mut known = BTreeMap::new();
-    let mut table = Table::new::<Instance>(out.colour());
+    let mut table = Table::new::<Instance>(out.colour()).wide(wide);
     let mut caught_up = false;
     while let Some(message) = stream.message().await.map_err(|status| client.failed(status))? {
         let event = match message.into_parts() {
@@ -105,13 +113,16 @@ async fn watch(client: &Client, out: &Output, selection: DescribeInstancesReques
 
 /// Whether something that is printed changed. That time goes on is no change.
 fn looks_new(out: &Output, before: &Instance, now: &Instance) -> bool {
-    if out.is_json() { before != now } else { before.row(None) != now.row(None) }
+    let shown = |instance: &Instance| (instance.row(None), instance.wide(), troubles(std::slice::from_ref(instance)));
+    if out.is_json() { before != now } else { shown(before) != shown(now) }
 }
 
 async fn show(client: &Client, out: &Output, table: &mut Table, instances: &[Instance]) -> Result<(), Failure> {
     let now = client.now().await;
     if out.is_table() {
-        return out.write(&table.render(instances, now));
+        out.write(&table.render(instances, now))?;
+        troubles(instances).iter().for_each(|line| out.remark(line));
+        return Ok(());
     }
     instances.iter().try_for_each(|instance| out.next(table, instance, now))
 }

@@ -31,7 +31,7 @@ use gureum_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{metadata_options::MetadataOptions, user_data::UserData};
+use crate::{metadata_options::MetadataOptions, runtime::RuntimeReport, user_data::UserData};
 
 /// A terminated instance stays visible this long, as in EC2.
 pub const TERMINATED_VISIBLE: Duration = Duration::from_secs(3600);
@@ -61,6 +61,9 @@ pub struct Instance {
     pub reboots: u64,
     /// What was last reported of it.
     pub observed: Observed,
+    /// How it runs, or last ran, as its node tells it; none before it first ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<RuntimeReport>,
     /// The node that runs it or keeps what it has; none before its first placement and when that node is dead.
     pub node: Option<NodeId>,
     /// The node's capacity is set aside for it.

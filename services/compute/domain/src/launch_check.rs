@@ -247,6 +247,7 @@ impl LaunchPlan {
             boots: 1,
             reboots: 0,
             observed: Observed::default(),
+            runtime: None,
             node: Some(node),
             holds_capacity: true,
             former_nodes: Vec::new(),

@@ -6,7 +6,7 @@
 //!   request to its records; [`launch_template`] keeps such words.
 //! - [`observe`] is what follows from a node's report, [`mod@plan`] what the reconciler does next.
 //! - [`placement`] says where an instance goes, [`node`] what is known of the hosts, [`status_check`] how
-//!   an instance is doing, [`console`] what it last wrote.
+//!   an instance is doing, [`mod@runtime`] how it runs, [`console`] what it last wrote.
 //! - [`instance_type`], [`image`], [`marketplace`], [`volume`], [`snapshot`] and [`block_device`] are what
 //!   instances are made of.
 
@@ -32,6 +32,7 @@ pub mod observe;
 pub mod placement;
 pub mod plan;
 pub mod reboot;
+pub mod runtime;
 pub mod snapshot;
 pub mod start;
 pub mod status_check;

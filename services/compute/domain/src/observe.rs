@@ -10,6 +10,7 @@ use gureum_model::{
 
 use crate::{
     instance::{Instance, InstanceState, Observed, Origin, Reason, ShutdownBehavior},
+    runtime::RuntimeReport,
     terminate::ending,
 };
 
@@ -27,6 +28,8 @@ pub struct Report {
     pub reboots: Option<u64>,
     /// The driver's own check fails: it runs and does not answer.
     pub unreachable: bool,
+    /// How it runs; none: nothing is told.
+    pub runtime: Option<RuntimeReport>,
 }
 
 /// What is seen.
@@ -95,6 +98,9 @@ fn noted(it: &Instance, next: Option<Instance>, report: &Report, now: Timestamp)
         reboots: report.reboots.filter(|_| report.seen == Seen::Running).unwrap_or(it.observed.reboots),
         unreachable_since: if unreachable { it.observed.unreachable_since.or(Some(now)) } else { None },
     };
+    if let Some(runtime) = report.runtime.as_ref().filter(|_| report.seen != Seen::Booting) {
+        noted.runtime = Some(runtime.clone());
+    }
     if noted == *it { Observation::Unchanged } else { Observation::Change(Box::new(noted)) }
 }
 

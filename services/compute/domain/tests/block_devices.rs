@@ -104,6 +104,16 @@ fn a_request_overrides_the_image() {
 }
 
 #[test]
+fn a_root_that_is_smaller_than_its_image_is_refused_with_the_least_size() {
+    let root = |size_gib| BlockDeviceSpec { size_gib: Some(size_gib), ..spec("/dev/xvda") };
+    let refusal = launch(&[root(7)]).expect_err("it has to be refused");
+    assert_eq!(refusal.reason, "InvalidBlockDeviceMapping");
+    assert!(refusal.to_string().contains("volume of size 7GB is smaller than snapshot"), "{refusal}");
+    assert!(refusal.to_string().contains("expect size >= 8GB"), "{refusal}");
+    assert_eq!(launch(&[root(8)]).expect("it fits")[0].ebs.size_gib, 8);
+}
+
+#[test]
 fn every_violation_is_named_at_once() {
     let specs = [
         BlockDeviceSpec { size_gib: Some(7), snapshot_id: of(1), ..spec("/dev/xvda") },

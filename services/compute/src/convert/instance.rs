@@ -4,10 +4,11 @@ use gureum_compute_domain::{
     instance::{AttachedVolume, Instance, Interface, Platform, ShutdownBehavior, StateName, Tenancy},
     metadata_options::{HttpTokens, MetadataOptions},
     plan::{Plan, Reach, World, plan},
+    runtime::{RuntimeReport, ScriptEnd},
     status_check::{Check, InstanceStatus},
 };
 use gureum_model::Timestamp;
-use gureum_proto::compute::v1 as proto;
+use gureum_proto::{common::v1 as common, compute::v1 as proto};
 use gureum_service::wire;
 
 /// An instance in the event of a change: whether its node is heard of is not part of it.
@@ -74,6 +75,34 @@ pub fn shown(it: &Instance, node: Reach, now: Timestamp) -> proto::Instance {
         generation: it.generation,
         tags: wire::tags(&it.tags),
         waiting_reason: waiting(it, node, now),
+        runtime: it.runtime.clone().map(runtime),
+    }
+}
+
+fn runtime(it: RuntimeReport) -> common::RuntimeReport {
+    let end = |it: ScriptEnd| common::ScriptEnd { exit_code: Some(it.exit_code), last_lines: it.last_lines };
+    common::RuntimeReport {
+        isolation: it.isolation,
+        cpu_limit: it.cpu_limit,
+        memory_limit: it.memory_limit,
+        address_mode: it.address_mode,
+        user_data: it.user_data.map(end),
+        boot_script: it.boot_script.map(end),
+        stuck_ports: it.stuck_ports,
+    }
+}
+
+/// What a node tells, as it is recorded.
+pub fn runtime_report(it: common::RuntimeReport) -> RuntimeReport {
+    let end = |it: common::ScriptEnd| ScriptEnd { exit_code: it.exit_code(), last_lines: it.last_lines };
+    RuntimeReport {
+        isolation: it.isolation,
+        cpu_limit: it.cpu_limit,
+        memory_limit: it.memory_limit,
+        address_mode: it.address_mode,
+        user_data: it.user_data.map(end),
+        boot_script: it.boot_script.map(end),
+        stuck_ports: it.stuck_ports,
     }
 }
 

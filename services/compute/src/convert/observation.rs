@@ -8,7 +8,9 @@ use gureum_model::{
     Refusal, Scope,
     id::{InstanceId, NodeId},
 };
-use gureum_proto::node::v1 as proto;
+use gureum_proto::{common::v1::RuntimeReport, node::v1 as proto};
+
+use super::instance::runtime_report;
 
 /// One observation of one instance.
 #[derive(Debug, Clone)]
@@ -27,6 +29,7 @@ pub struct Observation {
     /// Reboots that were begun.
     reboots: u64,
     unreachable: bool,
+    runtime: Option<RuntimeReport>,
     /// The event that told of it; empty in a snapshot.
     pub event_id: String,
 }
@@ -59,6 +62,7 @@ impl Observation {
             },
             reboots: seen.reboot,
             unreachable: seen.impaired_since.is_some(),
+            runtime: seen.runtime,
             event_id,
         })
     }
@@ -95,6 +99,7 @@ impl Observation {
             seen,
             reboots: (self.state == proto::ObservedState::Running).then_some(self.reboots),
             unreachable: self.unreachable,
+            runtime: self.runtime.clone().map(runtime_report),
         })
     }
 }

@@ -331,6 +331,7 @@ impl Instances {
                     seen,
                     reboots: None,
                     unreachable: false,
+                    runtime: None,
                 };
                 if let Observation::Change(next) = observe(&recorded, &report, now) {
                     put_instance(tx, &places, *next, "");

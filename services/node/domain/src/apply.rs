@@ -137,6 +137,7 @@ fn new(desired: &Desired, room: Room<'_>, now: Timestamp) -> Result<NodeInstance
         first_up_at: None,
         boot_began_at: None,
         up_at: None,
+        runtime: None,
     };
     Ok(settled(record, room, now))
 }

@@ -11,7 +11,10 @@
 use gureum_model::{Scope, Timestamp, id::InstanceId};
 use serde::{Deserialize, Serialize};
 
-use crate::spec::{InstanceSpec, Platform};
+use crate::{
+    runtime::RuntimeReport,
+    spec::{InstanceSpec, Platform},
+};
 
 /// What a driver needs in order to boot an instance, or to follow a change of it while it runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,6 +63,9 @@ pub enum DriverEvent {
     Reconfigured { generation: u64 },
     /// It could not be changed while it runs; it goes on as it was.
     ReconfigureFailed { generation: u64, message: String },
+    /// How it runs, and what came of its scripts so far. Told before [`Self::Up`] where it is more than what the
+    /// driver's capabilities say, and whenever it changes.
+    Told { runtime: Box<RuntimeReport> },
 }
 
 /// Why an instance runs no more.
@@ -128,6 +134,18 @@ pub enum Isolation {
     Hardware,
 }
 
+impl Isolation {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Simulated => "simulated",
+            Self::None => "none",
+            Self::User => "user",
+            Self::Namespaces => "namespaces",
+            Self::Hardware => "hardware",
+        }
+    }
+}
+
 /// By what a limit of the type is enforced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -146,6 +164,19 @@ pub enum Limit {
     Machine,
 }
 
+impl Limit {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Simulated => "simulated",
+            Self::None => "none",
+            Self::Rlimit => "rlimit",
+            Self::CgroupV1 => "cgroup-v1",
+            Self::CgroupV2 => "cgroup-v2",
+            Self::Machine => "machine",
+        }
+    }
+}
+
 /// How an instance has its private address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -156,6 +187,16 @@ pub enum AddressMode {
     LoopbackAlias,
     /// On an interface of its own, in a network namespace of its own or in a machine.
     OwnInterface,
+}
+
+impl AddressMode {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Simulated => "simulated",
+            Self::LoopbackAlias => "loopback-alias",
+            Self::OwnInterface => "own-interface",
+        }
+    }
 }
 
 /// What a driver can do on this host, found out when it starts.

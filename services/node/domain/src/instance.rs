@@ -21,7 +21,7 @@ use std::{borrow::Cow, time::Duration};
 use gureum_model::{Filterable, Scope, Tags, Timestamp, id::InstanceId};
 use serde::{Deserialize, Serialize};
 
-use crate::{capacity::Demand, driver::ExitReason, spec::InstanceSpec};
+use crate::{capacity::Demand, driver::ExitReason, runtime::RuntimeReport, spec::InstanceSpec};
 
 /// What compute wants of one instance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,6 +89,9 @@ pub struct NodeInstance {
     pub boot_began_at: Option<Timestamp>,
     /// When the present or last run came up.
     pub up_at: Option<Timestamp>,
+    /// How it runs, or last ran; none before it was first up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<RuntimeReport>,
 }
 
 /// What an instance is seen to do.
@@ -219,6 +222,7 @@ pub struct Observation {
     pub state: ObservedState,
     pub health: Health,
     pub change_refused: Option<String>,
+    pub runtime: Option<RuntimeReport>,
 }
 
 impl ObservedState {
@@ -287,6 +291,7 @@ impl NodeInstance {
             state: self.state.clone(),
             health: self.health.clone(),
             change_refused: self.change_refused.clone(),
+            runtime: self.runtime.clone(),
         }
     }
 

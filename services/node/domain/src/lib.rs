@@ -31,6 +31,7 @@ pub mod instance;
 pub mod observe;
 pub mod plan;
 pub mod recover;
+pub mod runtime;
 pub mod sim;
 pub mod spec;
 pub mod timers;
@@ -43,5 +44,6 @@ pub use instance::{Desired, DesiredState, NodeInstance, Observation, ObservedSta
 pub use observe::observed;
 pub use plan::{Step, begin, plan};
 pub use recover::{Recovered, recover};
+pub use runtime::{RuntimeReport, ScriptEnd};
 pub use spec::InstanceSpec;
 pub use timers::Timers;

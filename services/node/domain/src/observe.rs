@@ -7,6 +7,7 @@ use crate::{
     driver::{DriverEvent, DriverReport, ExitReason},
     instance::{FailReason, Health, NodeInstance, ObservedState, StepKind, StopCause},
     plan::BOOT_ALLOWED,
+    runtime::RuntimeReport,
 };
 
 /// The record after a report, or `None` if the report changes nothing: because it is of another boot,
@@ -22,7 +23,7 @@ pub fn observed(record: &NodeInstance, report: &DriverReport, room: Room<'_>) ->
         return None;
     }
     let next = match &report.event {
-        DriverEvent::Up => up(record, at),
+        DriverEvent::Up => up(record, room, at),
         DriverEvent::Rebooted => rebooted(record, at),
         DriverEvent::BootFailed { message } => boot_failed(record, message, at),
         DriverEvent::Exited { reason } => exited(record, reason, at),
@@ -31,13 +32,17 @@ pub fn observed(record: &NodeInstance, report: &DriverReport, room: Room<'_>) ->
         DriverEvent::Responsive => health(record, Health::Ok),
         DriverEvent::Reconfigured { generation } => reconfigured(record, *generation, None),
         DriverEvent::ReconfigureFailed { generation, message } => reconfigured(record, *generation, Some(message.clone())),
+        DriverEvent::Told { runtime } => told(record, runtime),
     }?;
     Some(settled(next, room, at))
 }
 
-fn up(record: &NodeInstance, at: Timestamp) -> Option<NodeInstance> {
+fn up(record: &NodeInstance, room: Room<'_>, at: Timestamp) -> Option<NodeInstance> {
     match record.state {
-        ObservedState::Booting { .. } => Some(running(record, at)),
+        ObservedState::Booting { .. } => {
+            let runtime = record.runtime.clone().or_else(|| Some(RuntimeReport::of(room.capabilities)));
+            Some(NodeInstance { runtime, ..running(record, at) })
+        }
         ObservedState::Pending { .. }
         | ObservedState::Running { .. }
         | ObservedState::Rebooting { .. }
@@ -156,6 +161,20 @@ fn health(record: &NodeInstance, health: Health) -> Option<NodeInstance> {
         | ObservedState::Terminated { .. }
         | ObservedState::Failed { .. } => None,
     }
+}
+
+fn told(record: &NodeInstance, runtime: &RuntimeReport) -> Option<NodeInstance> {
+    match record.state {
+        ObservedState::Pending { .. } | ObservedState::Terminating { .. } | ObservedState::Terminated { .. } => return None,
+        ObservedState::Booting { .. }
+        | ObservedState::Running { .. }
+        | ObservedState::Rebooting { .. }
+        | ObservedState::Stopping { .. }
+        | ObservedState::Stopped { .. }
+        | ObservedState::Failed { .. } => {}
+    }
+    let runtime = Some(runtime.clone().after(record.runtime.as_ref()));
+    (runtime != record.runtime).then(|| NodeInstance { runtime, ..record.clone() })
 }
 
 fn reconfigured(record: &NodeInstance, generation: u64, refused: Option<String>) -> Option<NodeInstance> {

@@ -10,6 +10,7 @@ use gureum_model::Timestamp;
 use crate::{
     driver::BootSpec,
     instance::{Asked, DesiredState, Health, NodeInstance, ObservedState, StepKind, StopCause},
+    runtime::RuntimeReport,
 };
 
 /// An instance that is not up so long after its boot began has failed. EC2's own boots end within it,
@@ -169,6 +170,7 @@ pub fn begin(record: &NodeInstance, step: &Step, now: Timestamp) -> NodeInstance
             next.live_generation = spec.generation;
             next.change_refused = None;
             next.boot_began_at = Some(now);
+            next.runtime = record.runtime.clone().map(RuntimeReport::at_next_boot);
         }
         Step::Stop { .. } => next.state = stopping(record, StopCause::Wanted, now),
         Step::Kill => {

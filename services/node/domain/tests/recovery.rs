@@ -9,8 +9,8 @@ use std::time::Duration;
 use common::{TOTAL, World, desired, id, run, spec};
 use gureum_model::Timestamp;
 use gureum_node_domain::{
-    BootSpec, Demand, DesiredState, DriverEvent, DriverReport, ExitReason, Found, NodeInstance, ObservedState, Recovered, Step, observed,
-    plan, recover,
+    BootSpec, Demand, DesiredState, DriverEvent, DriverReport, ExitReason, Found, NodeInstance, ObservedState, Recovered, RuntimeReport,
+    Step, observed, plan, recover,
     sim::{SimFleet, SimSettings},
 };
 use proptest::prelude::*;
@@ -145,7 +145,7 @@ proptest! {
 
     /// A report of another boot changes nothing, whatever it says.
     #[test]
-    fn late_reports_change_nothing(state in prop::sample::select(STATES.to_vec()), boot in prop_oneof![Just(0u64), 2u64..5], kind in 0u8..8) {
+    fn late_reports_change_nothing(state in prop::sample::select(STATES.to_vec()), boot in prop_oneof![Just(0u64), 2u64..5], kind in 0u8..9) {
         let world = world_in(state);
         let message = "late".to_owned();
         let event = match kind {
@@ -156,6 +156,7 @@ proptest! {
             4 => DriverEvent::Unresponsive { message },
             5 => DriverEvent::Responsive,
             6 => DriverEvent::Reconfigured { generation: 99 },
+            7 => DriverEvent::Told { runtime: Box::new(RuntimeReport::of(&world.capabilities)) },
             _ => DriverEvent::ReconfigureFailed { generation: 99, message },
         };
         let report = DriverReport { id: id(1), boot, at: world.now, event };

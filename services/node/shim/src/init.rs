@@ -4,7 +4,8 @@
 
 use std::{
     ffi::OsStr,
-    io,
+    fs::File,
+    io::{self, Write},
     os::{
         fd::{AsFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
@@ -22,7 +23,7 @@ use nix::{
         signalfd::{SfdFlags, SignalFd},
         wait::{WaitPidFlag, WaitStatus, waitpid},
     },
-    unistd::{Pid, sethostname},
+    unistd::{Pid, dup2_stderr, sethostname},
 };
 use serde::{Deserialize, Serialize};
 
@@ -79,8 +80,9 @@ pub enum Told {
     Failed {
         message: String,
     },
-    /// The user data's script ended.
-    UserData {
+    /// A script of the boot ended. What it wrote was written before.
+    Ended {
+        script: Script,
         code: i32,
     },
     /// The instance wants to be off.
@@ -126,16 +128,20 @@ struct Boot {
     waiting: Vec<(Script, String)>,
     running: Option<(Script, Pid)>,
     house: House,
+    /// Where user data writes: the shim tells it from what others write.
+    output_of_user_data: OwnedFd,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Script {
+/// What is run at a boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Script {
     OfImage,
     UserData,
 }
 
 impl Script {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::OfImage => "boot script",
             Self::UserData => "user data",
@@ -160,6 +166,9 @@ pub fn serve(ground: Ground) -> Result<ExitCode, Failure> {
     let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).doing(|| "taking signals".into())?;
     let stream: OwnedFd = std::io::stdin().as_fd().try_clone_to_owned().doing(|| "taking the shim's stream".into())?;
     let mut shim = Lines::new(UnixStream::from(stream)).doing(|| "taking the shim's stream".into())?;
+    // It is the pipe for user data. All others write where process 1 writes.
+    let user_data = std::io::stderr().as_fd().try_clone_to_owned().doing(|| "taking the console".into())?;
+    dup2_stderr(std::io::stdout()).doing(|| "taking the console".into())?;
     let mut boot: Option<Boot> = None;
     let mut sessions = Inside::default();
     if ground == Ground::Host {
@@ -176,7 +185,7 @@ pub fn serve(ground: Ground) -> Result<ExitCode, Failure> {
         let Some(orders) = shim.read::<Order>() else { return Ok(ending::abandon(ground)) };
         for order in orders {
             match order {
-                Order::Boot { plan, limited_by } => match begin(ground, &plan, limited_by) {
+                Order::Boot { plan, limited_by } => match begin(ground, &plan, limited_by, &user_data) {
                     Ok(begun) => {
                         let _ = shim.write(&Told::Up);
                         boot = Some(begun);
@@ -225,7 +234,8 @@ fn signals() -> SigSet {
     signals
 }
 
-fn begin(ground: Ground, plan: &Plan, limited_by: LimitedBy) -> Result<Boot, Failure> {
+fn begin(ground: Ground, plan: &Plan, limited_by: LimitedBy, user_data: &OwnedFd) -> Result<Boot, Failure> {
+    let output_of_user_data = user_data.try_clone().doing(|| "taking the console".into())?;
     let mut house = match ground {
         Ground::Namespaces => enter_own(plan)?,
         Ground::Host => bare::enter(plan)?,
@@ -252,7 +262,7 @@ fn begin(ground: Ground, plan: &Plan, limited_by: LimitedBy) -> Result<Boot, Fai
         }
     }
     house.environment.extend(plan.environment.iter().cloned());
-    Ok(Boot { waiting, running: None, house })
+    Ok(Boot { waiting, running: None, house, output_of_user_data })
 }
 
 /// Makes the machine that the instance's namespaces are.
@@ -269,29 +279,39 @@ impl Boot {
     fn go_on(&mut self, shim: &mut Lines) {
         while self.running.is_none() {
             let Some((script, path)) = self.waiting.pop() else { return };
-            match self.start(&path) {
+            match self.start(script, &path) {
                 Ok(pid) => self.running = Some((script, pid)),
                 Err(error) => {
-                    note(&format!("the {} {path} cannot be run: {error}", script.name()));
+                    self.note_of(script, &format!("the {} {path} cannot be run: {error}", script.name()));
                     tell(script, CANNOT_BE_RUN.into(), shim);
                 }
             }
         }
     }
 
+    /// A note where the script's own output goes, so that it is among its last lines.
+    fn note_of(&self, script: Script, text: &str) {
+        match (script, self.output_of_user_data.try_clone()) {
+            (Script::UserData, Ok(output)) => drop(writeln!(File::from(output), "[gureum] {text}")),
+            (Script::OfImage, _) | (Script::UserData, Err(_)) => note(text),
+        }
+    }
+
     fn ended(&mut self, pid: Pid, code: i32, shim: &mut Lines) {
         if let Some((script, _)) = self.running.take_if(|(_, running)| *running == pid) {
-            note(&format!("the {} ended with exit code {code}", script.name()));
             tell(script, code, shim);
         }
     }
 
-    fn start(&self, path: &str) -> io::Result<Pid> {
+    fn start(&self, script: Script, path: &str) -> io::Result<Pid> {
         let environment = self.house.environment.iter().map(|(name, value)| (name, value));
         let mut command = Command::new("/proc/self/exe");
         let limits = limits::argument(self.house.limits);
         command.args([SHIM, RUN, &limits, path]).env_clear().envs(environment).current_dir(self.house.top.join("root"));
         command.stdin(Stdio::null()).process_group(0);
+        if script == Script::UserData {
+            command.stdout(self.output_of_user_data.try_clone()?).stderr(self.output_of_user_data.try_clone()?);
+        }
         // It is reaped by its number, with all others.
         let child = command.spawn()?;
         i32::try_from(child.id()).map(Pid::from_raw).map_err(io::Error::other)
@@ -309,10 +329,8 @@ pub fn become_program(limits: &OsStr, program: &OsStr) -> Result<ExitCode, Failu
 }
 
 fn tell(script: Script, code: i32, shim: &mut Lines) {
-    if script == Script::UserData {
-        // If the shim does not hear it, it has gone, which ends the instance.
-        let _ = shim.write(&Told::UserData { code });
-    }
+    // If the shim does not hear it, it has gone, which ends the instance.
+    let _ = shim.write(&Told::Ended { script, code });
 }
 
 /// One process that has ended, and how. None: none has, or with no flags, there is none left.

@@ -25,6 +25,7 @@ pub mod control;
 mod ending;
 pub mod follow;
 mod init;
+mod last_lines;
 mod limits;
 pub mod network;
 pub mod process;

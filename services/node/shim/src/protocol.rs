@@ -115,6 +115,18 @@ pub struct State {
     pub since: u64,
     /// How the user data's script ended, when it has.
     pub user_data: Option<i32>,
+    /// What it wrote last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub user_data_lines: Vec<String>,
+    /// How the image's boot script ended since the instance last came up, when it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_script: Option<i32>,
+    /// What it wrote last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub boot_script_lines: Vec<String>,
+    /// What keeps it from the host.
+    #[serde(default)]
+    pub confinement: Confinement,
     /// By what it is limited.
     pub limited_by: LimitedBy,
     /// What remains of a control group when the shim is gone.

@@ -29,7 +29,8 @@ use crate::{
     clock::{monotonic, now_micros},
     console::Console,
     control::{Lines, accept},
-    init::{Order, Told},
+    init::{Order, Script, Told},
+    last_lines::LastLines,
     limits,
     network::forward::{self, Forwarder, Report},
     process::Process,
@@ -51,13 +52,20 @@ const READ: usize = 64 << 10;
 struct Running {
     inside: Child,
     init: Lines,
-    output: std::fs::File,
+    /// What all others write, and what user data writes.
+    outputs: [Output; 2],
     /// When what still runs is killed.
     deadline: Option<Instant>,
     /// It comes up again when it has ended.
     again: bool,
     /// It ends by its own will.
     by_itself: bool,
+}
+
+/// A pipe into the console.
+struct Output {
+    pipe: std::fs::File,
+    last: LastLines,
 }
 
 struct Shim {
@@ -104,6 +112,10 @@ pub fn run(directory: &Path) -> Result<ExitCode, Failure> {
         status: Status::Booting,
         since: now_micros(),
         user_data: None,
+        user_data_lines: Vec::new(),
+        boot_script: None,
+        boot_script_lines: Vec::new(),
+        confinement: plan.confinement,
         limited_by,
         groups,
         configured: 0,
@@ -159,7 +171,7 @@ impl Shim {
         let mut timeout = PollTimeout::NONE;
         if let Some(running) = &self.running {
             waited.push(PollFd::new(running.init.as_fd(), PollFlags::POLLIN));
-            waited.push(PollFd::new(running.output.as_fd(), PollFlags::POLLIN));
+            waited.extend(running.outputs.iter().map(|output| PollFd::new(output.pipe.as_fd(), PollFlags::POLLIN)));
             if let Some(deadline) = running.deadline {
                 // Rounded up, or the last millisecond would be spent in a circle.
                 let left = deadline.saturating_duration_since(monotonic()) + Duration::from_millis(1);
@@ -204,10 +216,9 @@ impl Shim {
     }
 
     fn try_start(&mut self, first: bool) -> Result<(), Failure> {
-        let (output, input) = pipe2(OFlag::O_CLOEXEC).doing(|| "making the console's pipe".into())?;
-        fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).doing(|| "making the console's pipe".into())?;
+        let (output, input) = Output::open().doing(|| "making the console's pipe".into())?;
+        let (of_user_data, errors) = Output::open().doing(|| "making the console's pipe for user data".into())?;
         let (ours, theirs) = UnixStream::pair().doing(|| "making the stream to process 1".into())?;
-        let errors = input.try_clone().doing(|| "making the console's pipe".into())?;
         let mut inside = Command::new("/proc/self/exe");
         // The path as it was given: who reads it is still in the host's file system, in the shim's directory.
         let part = if self.is_bare() { BARE } else { INSIDE };
@@ -219,11 +230,12 @@ impl Shim {
         let child = inside.spawn().doing(|| "starting the inside".into())?;
         if !first {
             self.plan.user_data = None;
+            (self.state.boot_script, self.state.boot_script_lines) = (None, Vec::new());
         }
         self.running = Some(Running {
             inside: child,
             init: Lines::new(ours).doing(|| "making the stream to process 1".into())?,
-            output: output.into(),
+            outputs: [output, of_user_data],
             deadline: None,
             again: false,
             by_itself: false,
@@ -305,10 +317,9 @@ impl Shim {
     /// Hears what process 1 says, and what the instance writes.
     fn hear(&mut self) {
         let Some(running) = &mut self.running else { return };
-        let mut bytes = vec![0; READ];
         // A little at a time: one that writes without end must not keep the node waiting.
-        if let Ok(count) = running.output.read(&mut bytes) {
-            self.console.write(&bytes[..count]);
+        for output in &mut running.outputs {
+            output.read(&mut self.console);
         }
         let told = running.init.read::<Told>().unwrap_or_default();
         let mut files = running.init.take_files();
@@ -320,15 +331,27 @@ impl Shim {
                     self.console.note(&message);
                     self.change(Status::Failed { message });
                 }
-                Told::UserData { code } => {
-                    self.state.user_data = Some(code);
-                    self.save();
-                }
+                Told::Ended { script, code } => self.script_ended(script, code),
                 Told::PowerOff => self.shut_itself_down(false),
                 Told::Reboot => self.shut_itself_down(true),
                 Told::Session { number, told, files: count } => self.sessions.told(number, &told, &mut files, count),
             }
         }
+    }
+
+    /// Notes how a script ended, with what it wrote last: a pipe holds no more than what is read at a time.
+    fn script_ended(&mut self, script: Script, code: i32) {
+        let Some(running) = &mut self.running else { return };
+        let output = &mut running.outputs[usize::from(script == Script::UserData)];
+        output.read(&mut self.console);
+        let lines = output.last.lines();
+        self.console.note(&format!("the {} ended with exit code {code}", script.name()));
+        let state = &mut self.state;
+        match script {
+            Script::UserData => (state.user_data, state.user_data_lines) = (Some(code), lines),
+            Script::OfImage => (state.boot_script, state.boot_script_lines) = (Some(code), lines),
+        }
+        self.save();
     }
 
     /// Hears what the forwarder says. Without it the instance would be cut off and nobody knew.
@@ -401,9 +424,8 @@ impl Shim {
             self.end_what_is_left();
         }
         let Some(running) = &mut self.running else { return };
-        let mut bytes = vec![0; READ];
-        while let Ok(count @ 1..) = running.output.read(&mut bytes) {
-            self.console.write(&bytes[..count]);
+        for output in &mut running.outputs {
+            while output.read(&mut self.console) > 0 {}
         }
         let (again, by_itself) = (running.again, running.by_itself);
         self.sessions.close(if again { "the instance restarts" } else { "the instance ended" });
@@ -445,6 +467,24 @@ impl Shim {
             self.state.reboots += 1;
         }
         self.change(Status::Up);
+    }
+}
+
+impl Output {
+    /// One that is read without waiting, and the end that is written to.
+    fn open() -> nix::Result<(Self, OwnedFd)> {
+        let (output, input) = pipe2(OFlag::O_CLOEXEC)?;
+        fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok((Self { pipe: output.into(), last: LastLines::default() }, input))
+    }
+
+    /// Takes what is there, at most [`READ`] bytes of it.
+    fn read(&mut self, console: &mut Console) -> usize {
+        let mut bytes = vec![0; READ];
+        let count = self.pipe.read(&mut bytes).unwrap_or_default();
+        console.write(&bytes[..count]);
+        self.last.push(&bytes[..count]);
+        count
     }
 }
 

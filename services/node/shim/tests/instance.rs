@@ -182,6 +182,28 @@ fn user_data_runs_as_root_of_its_own_machine_and_its_end_ends_nothing() {
 }
 
 #[test]
+fn the_last_lines_of_a_script_that_failed_are_told() {
+    let noise = "for word in one two three; do echo $word; done; printf 'out\\n'; echo 'cannot be done' >&2; exit 3";
+    let mut instance = Instance::boot_as(noise, |plan, _| {
+        let boot = plan.root.join("boot");
+        // What it leaves in the background is none of user data's lines.
+        fs::write(&boot, "#!/bin/sh\necho ready\n(while :; do echo noise; sleep 0.01; done) &\nexit 4\n").unwrap();
+        fs::set_permissions(&boot, fs::Permissions::from_mode(0o755)).unwrap();
+        plan.boot_script = Some("boot".into());
+    });
+    let state = instance.wait(|state| state.user_data.is_some());
+    assert_eq!((state.user_data, state.boot_script), (Some(3), Some(4)));
+    assert_eq!(state.user_data_lines, ["one", "two", "three", "out", "cannot be done"]);
+    assert!(state.boot_script_lines.contains(&"ready".to_owned()), "{state:?}");
+    // After a reboot the boot script is run anew, and user data is not.
+    instance.order(&protocol::Command::Reboot { grace_ms: 5_000 });
+    instance.wait(|state| state.reboots == 1 && state.boot_script.is_none());
+    let state = instance.wait(|state| state.boot_script.is_some());
+    assert_eq!((state.user_data, state.user_data_lines.len()), (Some(3), 5));
+    instance.end();
+}
+
+#[test]
 fn nothing_of_the_host_can_be_read_written_traced_or_ended() {
     let secret = tempfile::NamedTempFile::new().unwrap();
     fs::write(secret.path(), "secret").unwrap();

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use gureum_model::{Scope, id::InstanceId};
 use gureum_node_domain::{
-    Capabilities, DesiredState, ExitReason, InstanceSpec, Known, NodeInstance, ObservedState, Usage,
+    Capabilities, DesiredState, ExitReason, InstanceSpec, Known, NodeInstance, ObservedState, RuntimeReport, ScriptEnd, Usage,
     driver::{AddressMode, Isolation, Limit},
     instance::{FailReason, Health},
     spec::{InterfaceSpec, Platform, ShutdownBehavior, VolumeSpec},
 };
-use gureum_proto::node::v1 as proto;
+use gureum_proto::{common::v1 as common, node::v1 as proto};
 use gureum_service::wire;
 
 pub fn observation(record: &NodeInstance) -> proto::InstanceObservation {
@@ -33,6 +33,20 @@ pub fn observation(record: &NodeInstance) -> proto::InstanceObservation {
         impaired_since,
         impaired_message,
         change_refused: record.change_refused.clone().unwrap_or_default(),
+        runtime: record.runtime.as_ref().map(runtime),
+    }
+}
+
+fn runtime(it: &RuntimeReport) -> common::RuntimeReport {
+    let end = |it: &ScriptEnd| common::ScriptEnd { exit_code: Some(it.exit_code), last_lines: it.last_lines.clone() };
+    common::RuntimeReport {
+        isolation: it.isolation.as_str().to_owned(),
+        cpu_limit: it.cpu_limit.as_str().to_owned(),
+        memory_limit: it.memory_limit.as_str().to_owned(),
+        address_mode: it.address_mode.as_str().to_owned(),
+        user_data: it.user_data.as_ref().map(end),
+        boot_script: it.boot_script.as_ref().map(end),
+        stuck_ports: it.stuck_ports.clone(),
     }
 }
 

@@ -6,7 +6,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use gureum_node_domain::driver::{AddressMode, Isolation};
 use gureum_shim::{bare::probe, protocol::Confinement};
 
 use crate::snapshots::owner::{FIRST, IDS};
@@ -34,18 +33,6 @@ impl Grants {
             closed = closed_to_others(&volumes.canonicalize()?);
         }
         Ok(decide(&found, closed.as_deref(), root, unconfined))
-    }
-
-    pub fn isolation(&self) -> Isolation {
-        match self.confinement {
-            Confinement::Namespaces => Isolation::Namespaces,
-            Confinement::User => Isolation::User,
-            Confinement::Nothing => Isolation::None,
-        }
-    }
-
-    pub fn address_mode(&self) -> AddressMode {
-        if self.confinement == Confinement::Namespaces { AddressMode::OwnInterface } else { AddressMode::LoopbackAlias }
     }
 }
 

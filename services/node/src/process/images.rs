@@ -9,10 +9,7 @@ use gureum_model::id::SnapshotId;
 use gureum_node_domain::spec::ImageSpec;
 
 use super::volumes::Contents;
-use crate::snapshots::Snapshots;
-
-/// The program that a root volume has run at every boot, if it is there.
-const BOOT_SCRIPT: &str = "etc/gureum/boot";
+use crate::{bootable::BOOT_SCRIPT, snapshots::Snapshots};
 
 /// An image whose instances run the host's programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,11 +6,11 @@ use std::{
     path::PathBuf,
     process::Stdio,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use gureum_model::id::InstanceId;
-use gureum_node_domain::{BootSpec, DriverEvent, ExitReason, InstanceSpec};
+use gureum_node_domain::{BootSpec, DriverEvent, ExitReason, InstanceSpec, RuntimeReport};
 use gureum_service::clock::monotonic;
 use gureum_shim::{
     END, SHIM,
@@ -33,9 +33,15 @@ use tokio::{
 use super::{
     BETWEEN_LOOKS, Shared, aliases, bare, changes, connection, ids, images, inside, machine,
     rules::{Interfaces, Rules},
-    volumes,
+    runtime, volumes,
 };
-use crate::{driver::Run, snapshots::owner::IDS, topology};
+use crate::{
+    bootable,
+    driver::Run,
+    snapshots::owner::IDS,
+    topology,
+    user_data::{self, UserData},
+};
 
 /// What the node wants of an instance.
 #[derive(Debug)]
@@ -77,6 +83,8 @@ struct Link {
     writer: OwnedWriteHalf,
     /// What was last heard.
     state: State,
+    /// What of it was last told beside its status, and when.
+    told: Option<(RuntimeReport, Instant)>,
 }
 
 pub struct Keeper {
@@ -114,6 +122,7 @@ impl Keeper {
         let mut keeper = Self { directory, id, shared, link: None, boot: 0, rules, routes, told_generation: 0, changing: None };
         tokio::spawn(async move {
             loop {
+                let due = keeper.link.as_ref().and_then(due_of);
                 tokio::select! {
                     order = orders.recv() => match order {
                         Some(Order::Terminate { run, spec }) => {
@@ -127,6 +136,7 @@ impl Keeper {
                     () = keeper.rules.changed() => keeper.tell_rules().await,
                     () = keeper.routes.changed() => keeper.tell_routes().await,
                     () = again(keeper.changing.as_ref()) => keeper.change_volumes().await,
+                    () = until(due) => keeper.tell_runtime(),
                 }
             }
         });
@@ -147,7 +157,7 @@ impl Keeper {
                 self.boot = spec.boot;
                 self.interfaces_changed(Interfaces::of(&spec.scope, &spec.spec)).await;
                 if let Err(error) = self.boot(&spec).await {
-                    self.report(spec.boot, DriverEvent::BootFailed { message: error.to_string() });
+                    self.report(spec.boot, DriverEvent::BootFailed { message: explained(&error, &self.directory) });
                 }
             }
             Order::Reconfigure(wanted) => self.begin_change(wanted).await,
@@ -317,7 +327,7 @@ impl Keeper {
         let stream = connect(&self.directory.join(CONTROL_SOCKET)).await?;
         let (reader, writer) = stream.into_split();
         self.told_generation = state.configured;
-        self.link = Some(Link { lines: BufReader::new(reader).lines(), writer, state });
+        self.link = Some(Link { lines: BufReader::new(reader).lines(), writer, state, told: None });
         self.tell(&Command::Follow).await;
         self.rules.forget_told();
         self.tell_rules().await;
@@ -349,10 +359,25 @@ impl Keeper {
         };
         let Some(link) = &mut self.link else { return };
         let before = std::mem::replace(&mut link.state, now.clone());
-        if let Some(event) = event(&before, &now) {
+        let event = event(&before, &now);
+        // What changes the state takes it along.
+        if event.is_some() || due_of(link).is_some_and(|due| due <= monotonic()) {
+            self.tell_runtime();
+        }
+        if let Some(event) = event {
             self.report(now.boot, event);
         }
         self.settle_change();
+    }
+
+    /// Reports how the instance runs, if that is news.
+    fn tell_runtime(&mut self) {
+        let Some(link) = &mut self.link else { return };
+        let (boot, runtime) = (link.state.boot, runtime::of(&link.state));
+        if link.told.as_ref().is_none_or(|(told, _)| *told != runtime) {
+            link.told = Some((runtime.clone(), monotonic()));
+            self.report(boot, DriverEvent::Told { runtime: Box::new(runtime) });
+        }
     }
 
     /// The shim has ended. If it has not told how, its file may.
@@ -360,6 +385,7 @@ impl Keeper {
         let Some(Link { state: before, .. }) = self.link.take() else { return };
         let last = read_json::<State>(&self.directory.join(STATE_FILE)).ok().flatten().unwrap_or_else(|| before.clone());
         if is_over(&last.status) {
+            self.report(last.boot, DriverEvent::Told { runtime: Box::new(runtime::of(&last)) });
             if let Some(event) = event(&before, &last) {
                 self.report(last.boot, event);
             }
@@ -412,6 +438,25 @@ const CHANGE_TRIES: u32 = 20;
 async fn again(changing: Option<&Changing>) {
     match changing.filter(|changing| !changing.volumes_done) {
         Some(_) => tokio::time::sleep(CHANGE_AGAIN).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Between two reports of how an instance runs: it can make its ports stuck and free again as often as it likes.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
+
+/// From when on what is new of how an instance runs may be told; none: nothing is.
+fn due_of(link: &Link) -> Option<Instant> {
+    match &link.told {
+        Some((told, at)) => (*told != runtime::of(&link.state)).then(|| *at + TELL_AGAIN),
+        None => Some(monotonic()),
+    }
+}
+
+/// Never without a moment.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
     }
 }
@@ -491,6 +536,17 @@ pub fn is_held(directory: &std::path::Path) -> bool {
     log.is_ok_and(|log| matches!(log.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
+/// Why a boot failed, in words that say what to do where the system's own do not.
+fn explained(error: &io::Error, directory: &std::path::Path) -> String {
+    // What has words of its own says it already.
+    match error.raw_os_error() {
+        Some(_) if error.kind() == io::ErrorKind::StorageFull => {
+            format!("the disk of {} is full ({error}): free some of it, and launch again", directory.display())
+        }
+        _ => error.to_string(),
+    }
+}
+
 /// Makes volumes and the plan of a boot.
 fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io::Result<Plan> {
     let spec = &boot.spec;
@@ -501,12 +557,17 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
     let volumes = &shared.places.volumes;
     let contents = images::contents(&spec.image, root.size_gib, &shared.disks.snapshots)?;
     let root = volumes::make(volumes, &root.id.to_string(), contents, owner)?;
+    if boot.first {
+        // What became of it later is its user's own.
+        let refused = |error: io::Error| io::Error::new(error.kind(), format!("the image {} cannot boot: {error}", spec.image.id));
+        bootable::check(&bootable::Volume(&root)).map_err(refused)?;
+    }
     let mut planned = Vec::new();
     for volume in spec.volumes.iter().filter(|volume| !volume.root) {
         let made = volumes::make(volumes, &volume.id.to_string(), shared.disks.contents(volume), owner)?;
         planned.push(changes::planned(volume, made));
     }
-    let (mut user_data, mut notes) = (None, vec![format!("boot {} of {}", boot.boot, boot.id)]);
+    let mut notes = vec![format!("boot {} of {}", boot.boot, boot.id)];
     let (confinement, whole) = (shared.grants.confinement, images::is_whole(&root));
     let mut network = shared.connections.of(&boot.scope, spec, before.as_ref().map(|plan| &plan.network));
     if confinement == Confinement::Namespaces {
@@ -523,12 +584,12 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
         network.alias = Some(alias);
         notes.extend(bare::prepare(confinement, whole, &root, &planned, alias)?);
     }
-    if boot.first && is_script(&spec.user_data) {
-        inside::program(&root, USER_DATA, &spec.user_data, owner)?;
+    let read = if boot.first { user_data::read(&spec.user_data) } else { UserData::default() };
+    notes.extend(read.notes);
+    let mut user_data = None;
+    if let Some(program) = read.program {
+        inside::program(&root, USER_DATA, &program, owner)?;
         user_data = Some(PathBuf::from(USER_DATA));
-    } else if boot.first && !spec.user_data.is_empty() {
-        // It may be meant for a program that asks the metadata service for it.
-        notes.push("the user data is not run: what is to be run begins with #! and an interpreter, as in #!/bin/sh".into());
     }
     let login = Login {
         user: images::user(&spec.image.source, &root).to_owned(),
@@ -568,12 +629,8 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
     Ok(plan)
 }
 
-/// Where the user data's script stands in the root volume.
+/// Where what is run of the user data stands in the root volume.
 const USER_DATA: &str = "var/lib/gureum/user-data";
-
-fn is_script(user_data: &[u8]) -> bool {
-    user_data.starts_with(b"#!")
-}
 
 /// Ends what a shim left that was killed. In namespaces process 1 dies with it, and takes all else with it; this makes sure.
 pub fn end_what_is_left(directory: &std::path::Path, state: &State) -> io::Result<()> {

@@ -23,6 +23,7 @@ mod inside;
 mod keeper;
 mod machine;
 mod rules;
+mod runtime;
 mod sessions;
 mod volumes;
 
@@ -41,14 +42,13 @@ use gureum_model::{
     id::{InstanceId, SnapshotId},
 };
 use gureum_node_domain::{
-    BootSpec, Capabilities, DriverEvent, DriverReport, ExitReason, Found, InstanceSpec, NodeInstance, Usage,
-    driver::{DriverKind, Limit},
+    BootSpec, Capabilities, DriverEvent, DriverReport, ExitReason, Found, InstanceSpec, NodeInstance, Usage, driver::DriverKind,
     spec::Platform,
 };
 use gureum_service::{Clock, clock::monotonic};
 use gureum_shim::{
     console,
-    protocol::{Confinement, LimitedBy, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json},
+    protocol::{Confinement, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json},
 };
 use tokio::sync::mpsc;
 
@@ -179,17 +179,13 @@ impl ProcessDriver {
 
 /// What the host grants, found by looking.
 fn capabilities(survives_restart: bool, grants: &Grants) -> Capabilities {
-    let limit = match gureum_shim::limited_by() {
-        LimitedBy::CgroupV1 => Limit::CgroupV1,
-        LimitedBy::CgroupV2 => Limit::CgroupV2,
-        LimitedBy::Rlimit => Limit::Rlimit,
-    };
+    let limit = runtime::limit(gureum_shim::limited_by());
     Capabilities {
         driver: DriverKind::Process,
-        isolation: grants.isolation(),
+        isolation: runtime::isolation(grants.confinement),
         cpu_limit: limit,
         memory_limit: limit,
-        address_mode: grants.address_mode(),
+        address_mode: runtime::address_mode(grants.confinement),
         disk_limit: false,
         executes: true,
         hot_plug: false,
@@ -306,6 +302,9 @@ impl ProcessDriver {
         let at = Timestamp::from_micros(state.since).min(self.shared.clock.now());
         if state.shim.lives() && !keeper::is_over(&state.status) {
             self.order(id, Order::Adopt { state: Box::new(state.clone()), interfaces });
+        } else {
+            // What came of its scripts while nobody looked.
+            self.shared.report(id, boot, DriverEvent::Told { runtime: Box::new(runtime::of(&state)) });
         }
         match &state.status {
             Status::Off { reason } => Found::Off { boot, at, reason: keeper::exit_reason(reason) },

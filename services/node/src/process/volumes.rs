@@ -145,3 +145,46 @@ pub fn remove_directory(path: &Path) -> io::Result<()> {
         removed => removed,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use std::{env, process::Command};
+
+    use gureum_model::id::ResourceId;
+
+    use super::*;
+
+    /// A directory on a small disk of its own, told to the same test as it runs in a namespace of mounts.
+    const SMALL_DISK: &str = "GUREUM_TEST_SMALL_DISK";
+
+    #[test]
+    fn a_volume_for_which_the_disk_is_too_full_leaves_nothing_and_says_what_to_do() {
+        let Some(disk) = env::var_os(SMALL_DISK) else { return in_namespace() };
+        let (volumes, others) = (PathBuf::from(disk), tempfile::tempdir().unwrap());
+        let (snapshots, source) = (Snapshots::open(&others.path().join("snapshots")).unwrap(), others.path().join("source"));
+        fs::create_dir(&source).unwrap();
+        fs::write(source.join("large"), vec![7; 1 << 20]).unwrap();
+        let id = SnapshotId::from_number(1);
+        snapshots.take(id, Some(&source)).unwrap();
+        let error = make(&volumes, "vol-1", Contents::Snapshot { snapshots: &snapshots, id, size_gib: 1 }, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        let told = error.to_string();
+        assert!(told.contains("vol-1 cannot be made in") && told.ends_with("free some of the disk, and launch again"), "{told}");
+        assert_eq!(fs::read_dir(&volumes).unwrap().count(), 0, "what was begun is left");
+    }
+
+    fn in_namespace() {
+        let disk = tempfile::tempdir().unwrap();
+        let name = std::thread::current().name().unwrap().to_owned();
+        let script = "mount -t tmpfs -o size=256k none \"$1\" || exit 99; exec \"$2\" --exact \"$3\"";
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]).arg(disk.path());
+        let ran = command.arg(env::current_exe().unwrap()).arg(name).env(SMALL_DISK, disk.path()).output();
+        match ran {
+            Ok(ran) if ran.status.success() => assert!(String::from_utf8_lossy(&ran.stdout).contains("1 passed"), "{ran:?}"),
+            Ok(ran) if ran.status.code() == Some(101) => panic!("{}", String::from_utf8_lossy(&ran.stdout)),
+            skipped => eprintln!("skipped: this host gives no namespace with a small disk: {skipped:?}"),
+        }
+    }
+}

@@ -63,6 +63,11 @@ impl<'a> Incoming<'a> {
         Ok(hash)
     }
 
+    /// Where a piece is that was kept or was there before.
+    pub fn find(&self, hash: &str) -> PathBuf {
+        if self.new.contains(hash) { self.directory.join(hash) } else { self.pieces.place(hash) }
+    }
+
     /// Puts what is new in its place. It must be on the disk by then, so that whoever finds a piece finds it whole.
     pub fn settle(&self) -> io::Result<()> {
         for hash in &self.new {

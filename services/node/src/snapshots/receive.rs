@@ -1,16 +1,22 @@
 //! Archives that are brought in part by part: `receiving/<id>/<part>`, and read once all parts are there.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use gureum_model::id::SnapshotId;
 use gureum_shim::protocol::write_whole;
 use sha2::{Digest, Sha256};
 
-use super::{GIB, GO_ON, Snapshots, archive, give_up, manifest::Manifest, pieces::Incoming};
+use super::{
+    GIB, GO_ON, Snapshots, archive, give_up,
+    manifest::{Entry, Kind, Manifest},
+    pieces::Incoming,
+};
+use crate::bootable::{self, Files, Found};
 
 /// What is said of an archive that is complete.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -66,6 +72,49 @@ impl Snapshots {
     }
 }
 
+/// What an archive holds, before it is anywhere else.
+struct Archived<'a> {
+    entries: BTreeMap<&'a Path, &'a Entry>,
+    incoming: &'a Incoming<'a>,
+}
+
+impl<'a> Archived<'a> {
+    fn new(manifest: &'a Manifest, incoming: &'a Incoming<'a>) -> Self {
+        Self { entries: manifest.entries.iter().map(|entry| (entry.path.as_path(), entry)).collect(), incoming }
+    }
+
+    /// The entry of a path; of a file's other name the file's.
+    fn entry(&self, path: &Path) -> Option<&'a Entry> {
+        let entry = self.entries.get(path)?;
+        match &entry.kind {
+            Kind::Same { first } => self.entries.get(first.as_path()).copied(),
+            Kind::Directory | Kind::File { .. } | Kind::Link { .. } | Kind::Pipe => Some(entry),
+        }
+    }
+}
+
+impl Files for Archived<'_> {
+    fn find(&self, path: &Path) -> Option<Found> {
+        let entry = self.entry(path)?;
+        Some(match &entry.kind {
+            Kind::Directory => Found::Directory,
+            Kind::File { .. } => Found::File { mode: entry.mode },
+            Kind::Link { target } => Found::Link(target.clone()),
+            Kind::Same { .. } | Kind::Pipe => Found::Other,
+        })
+    }
+
+    fn head(&self, path: &Path, most: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        if let Some(Entry { kind: Kind::File { pieces, .. }, .. }) = self.entry(path)
+            && let Some(first) = pieces.first().filter(|piece| piece.at == 0)
+        {
+            File::open(self.incoming.find(&first.hash))?.take(most as u64).read_to_end(&mut bytes)?;
+        }
+        Ok(bytes)
+    }
+}
+
 fn invalid(words: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, words)
 }
@@ -89,6 +138,7 @@ impl Parts {
             return Err(invalid(format!("the archive's checksum is {hash}, and {} was said", complete.checksum)));
         }
         archive::check(&manifest)?;
+        bootable::check(&Archived::new(&manifest, incoming))?;
         let (holds, may) = (manifest.bytes(), u64::from(complete.size_gib) * GIB);
         if holds > may {
             let words = format!("it holds {holds} bytes, and its volumes have {} GiB ({may} bytes); give them more", complete.size_gib);

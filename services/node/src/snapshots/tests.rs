@@ -301,6 +301,12 @@ fn what_is_no_archive_or_leads_out_or_cannot_boot_is_refused_with_the_reason() {
     assert!(refused(&archive).contains("no /bin/sh"));
     assert!(refused(&archive[..1_100]).contains("is cut off"));
     assert!(refused(&archived(volume.path(), &["--transform=s,^./bin,../../bin,", "-P"])).contains("leads out"));
+    fs::remove_dir_all(volume.path().join("bin")).unwrap();
+    fs::create_dir_all(volume.path().join("etc/gureum")).unwrap();
+    fs::write(volume.path().join("etc/gureum/boot"), "#!/bin/sh\nexec /start\n").unwrap();
+    assert!(refused(&archived(volume.path(), &[])).contains("chmod +x"));
+    fs::set_permissions(volume.path().join("etc/gureum/boot"), fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(refused(&archived(volume.path(), &[])).contains("its boot script /start is not in it"));
     let told = snapshots.receive(id(1), 0, b"one", &sha256(b"other")).unwrap_err().to_string();
     assert!(told.contains("send it again"), "{told}");
     let wanted = receive::Complete { blocks: 9, checksum: String::new(), size_gib: 1 };

@@ -309,6 +309,7 @@ impl Region {
             seen: on.seen.clone(),
             reboots: None,
             unreachable: on.unreachable,
+            runtime: None,
         };
         self.late.get_or_insert(report.clone());
         self.receive(&report)

@@ -10,6 +10,7 @@ use gureum_compute_domain::{
     observe::{Observation, Report, Seen, forgotten_by, observe},
     plan::{Reach, Step, addresses_assigned, plan_former},
     reboot::reboot,
+    runtime::RuntimeReport,
     start::start,
     status_check::{Check, DEFAULT_INITIALIZING, status},
     stop::{StopMode, stop},
@@ -152,6 +153,7 @@ fn an_older_generation_is_ignored() {
         seen: Seen::Stopped,
         reboots: None,
         unreachable: false,
+        runtime: None,
     };
     assert_eq!(observe(&stopping, &report(stopping.generation - 1, 1), NOW), Observation::Stale);
     assert_eq!(observe(&stopping, &report(stopping.generation, 2), NOW), Observation::Disowned);
@@ -163,8 +165,16 @@ fn an_address_is_let_go_when_the_node_runs_without_it() {
     const ADDRESS: [&str; 1] = ["127.8.0.1"];
     let reported = |it: Instance, live_generation| {
         let generation = it.generation;
-        let report =
-            Report { instance: it.id, node: node(1), generation, live_generation, seen: Seen::Running, reboots: None, unreachable: false };
+        let report = Report {
+            instance: it.id,
+            node: node(1),
+            generation,
+            live_generation,
+            seen: Seen::Running,
+            reboots: None,
+            unreachable: false,
+            runtime: None,
+        };
         match observe(&it, &report, NOW) {
             Observation::Change(next) => *next,
             other => panic!("{other:?}"),
@@ -188,6 +198,33 @@ fn an_address_is_let_go_when_the_node_runs_without_it() {
 }
 
 #[test]
+fn how_it_runs_is_noted_once_it_is_up_and_when_that_changes() {
+    let runtime = |words: &str| Some(RuntimeReport { isolation: words.into(), ..Default::default() });
+    let report = |it: &Instance, seen, runtime| Report {
+        instance: it.id,
+        node: node(1),
+        generation: it.generation,
+        live_generation: it.generation,
+        seen,
+        reboots: None,
+        unreachable: false,
+        runtime,
+    };
+    let it = launched();
+    let booting = observe(&it, &report(&it, Seen::Booting, runtime("a")), NOW);
+    assert!(matches!(booting, Observation::Change(next) if next.runtime.is_none()), "it comes with the change of its state");
+    let up = match observe(&it, &report(&it, Seen::Running, runtime("a")), NOW) {
+        Observation::Change(next) => *next,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((up.state.name(), &up.runtime), (StateName::Running, &runtime("a")));
+    assert_eq!(observe(&up, &report(&up, Seen::Running, runtime("a")), NOW), Observation::Unchanged);
+    assert_eq!(observe(&up, &report(&up, Seen::Running, None), NOW), Observation::Unchanged, "nothing was told");
+    let changed = observe(&up, &report(&up, Seen::Running, runtime("b")), NOW);
+    assert!(matches!(changed, Observation::Change(next) if next.runtime == runtime("b") && next.state == up.state));
+}
+
+#[test]
 fn a_failed_launch_is_undone_and_a_failed_start_is_stopped() {
     let failed = |it: &Instance| {
         let report = Report {
@@ -198,6 +235,7 @@ fn a_failed_launch_is_undone_and_a_failed_start_is_stopped() {
             seen: Seen::Failed("no disk".to_owned()),
             reboots: None,
             unreachable: false,
+            runtime: None,
         };
         match observe(it, &report, NOW) {
             Observation::Change(next) => *next,

@@ -9,7 +9,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{clock::monotonic, limits::Used};
+use crate::{clock::monotonic, usage::Used};
 
 /// Between two looks whether a process that was killed has ended: the kernel tells nobody but its parent.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
@@ -84,7 +84,7 @@ impl Process {
         let ticks: u64 = fields.iter().skip(11).take(4).sum();
         let pages = fields.get(21).copied().unwrap_or(0);
         let cpu = Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second());
-        Used { cpu, memory_bytes: pages * rustix::param::page_size() as u64 }
+        Used { cpu, memory_bytes: pages * rustix::param::page_size() as u64, ..Used::default() }
     }
 }
 

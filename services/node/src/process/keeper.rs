@@ -69,6 +69,9 @@ const KILLED_WITHIN: Duration = Duration::from_secs(10);
 /// Processes and threads of an instance for each vCPU.
 const TASKS_PER_VCPU: u64 = 2_048;
 
+/// Of what does not run.
+const NO_LIMITS: Limits = Limits { cpu_milli: 0, memory_bytes: 0, tasks: 0 };
+
 /// The connection to a shim.
 struct Link {
     lines: Lines<BufReader<OwnedReadHalf>>,
@@ -84,6 +87,8 @@ pub struct Keeper {
     link: Option<Link>,
     /// The last boot that was begun.
     boot: u64,
+    /// What it may use, while it runs.
+    limits: Limits,
     rules: Rules,
     /// A change that is not yet made.
     changing: Option<Changing>,
@@ -105,7 +110,8 @@ impl Keeper {
     pub fn start(id: InstanceId, shared: Arc<Shared>) -> mpsc::UnboundedSender<Order> {
         let (sender, mut orders) = mpsc::unbounded_channel();
         let rules = Rules::new(&shared.groups);
-        let mut keeper = Self { directory: shared.places.instance(id), id, shared, link: None, boot: 0, rules, changing: None };
+        let mut keeper =
+            Self { directory: shared.places.instance(id), id, shared, link: None, boot: 0, limits: NO_LIMITS, rules, changing: None };
         tokio::spawn(async move {
             loop {
                 tokio::select! {
@@ -130,6 +136,7 @@ impl Keeper {
         match order {
             Order::Adopt { state, interfaces } => {
                 self.boot = state.boot;
+                self.limits = read_json::<Plan>(&self.directory.join(PLAN_FILE)).ok().flatten().map_or(NO_LIMITS, |plan| plan.limits);
                 self.interfaces_changed(interfaces).await;
                 if let Err(error) = self.connect(*state).await {
                     self.lost(&format!("its shim does not answer: {error}"));
@@ -184,6 +191,7 @@ impl Keeper {
             prepare(&shared, &directory, &spec).map(|plan| (plan, log))
         });
         let (plan, log) = prepared.await.map_err(io::Error::other)??;
+        self.limits = plan.limits;
         let mut shim = tokio::process::Command::new("/proc/self/exe");
         shim.arg(SHIM).arg(&self.directory).env_clear().stdout(Stdio::piped()).stderr(log);
         shim.stdin(if plan.with_parent { Stdio::piped() } else { Stdio::null() });
@@ -275,6 +283,7 @@ impl Keeper {
     async fn connect(&mut self, state: State) -> io::Result<()> {
         let stream = connect(&self.directory.join(CONTROL_SOCKET)).await?;
         let (reader, writer) = stream.into_split();
+        self.shared.meters.is(self.id, &state, self.limits);
         self.link = Some(Link { lines: BufReader::new(reader).lines(), writer, state });
         self.tell(&Command::Follow).await;
         self.rules.forget_told();
@@ -304,6 +313,7 @@ impl Keeper {
             return self.closed();
         };
         let Some(link) = &mut self.link else { return };
+        self.shared.meters.is(self.id, &now, self.limits);
         let before = std::mem::replace(&mut link.state, now.clone());
         if let Some(event) = event(&before, &now) {
             self.report(now.boot, event);
@@ -314,6 +324,7 @@ impl Keeper {
     /// The shim has ended. If it has not told how, its file may.
     fn closed(&mut self) {
         let Some(Link { state: before, .. }) = self.link.take() else { return };
+        self.shared.meters.ended(self.id);
         let last = read_json::<State>(&self.directory.join(STATE_FILE)).ok().flatten().unwrap_or_else(|| before.clone());
         if is_over(&last.status) {
             if let Some(event) = event(&before, &last) {
@@ -332,6 +343,7 @@ impl Keeper {
 
     async fn terminate(&mut self, run: Run, spec: Option<&InstanceSpec>) {
         self.tell(&Command::Kill).await;
+        self.shared.meters.ended(self.id);
         while self.link.is_some() {
             let heard = next(&mut self.link).await;
             if heard.is_none() {

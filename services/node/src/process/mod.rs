@@ -20,6 +20,7 @@ mod keeper;
 mod machine;
 mod rules;
 mod sessions;
+mod usage;
 mod volumes;
 
 use std::{
@@ -28,7 +29,7 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -44,7 +45,7 @@ use gureum_node_domain::{
 use gureum_service::{Clock, clock::monotonic};
 use gureum_shim::{
     console,
-    protocol::{LimitedBy, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json},
+    protocol::{LimitedBy, STATE_FILE, State, Status, read_json},
 };
 use tokio::sync::mpsc;
 
@@ -53,6 +54,7 @@ use self::{
     disks::Disks,
     keeper::{Keeper, Order},
     rules::Interfaces,
+    usage::Meters,
 };
 use crate::{
     driver::{DiskTask, Driver, DriverError, Part, Run},
@@ -93,6 +95,7 @@ struct Shared {
     /// The rules of the groups of its interfaces.
     groups: Groups,
     connections: Connections,
+    meters: Arc<Meters>,
     reports: mpsc::UnboundedSender<DriverReport>,
 }
 
@@ -114,8 +117,6 @@ pub struct ProcessDriver {
     shared: Arc<Shared>,
     keepers: Mutex<BTreeMap<InstanceId, mpsc::UnboundedSender<Order>>>,
     reports: tokio::sync::Mutex<mpsc::UnboundedReceiver<DriverReport>>,
-    /// Processor time of each instance when it was last asked for.
-    measured: Mutex<BTreeMap<InstanceId, (Instant, Duration)>>,
 }
 
 impl ProcessDriver {
@@ -141,13 +142,12 @@ impl ProcessDriver {
         let root = fs::metadata("/proc/self")?;
         let root = std::os::unix::fs::MetadataExt::uid(&root) == 0;
         let disks = Disks::open(places.clone())?;
-        let shared = Shared { places, disks, clock, volatile, root, groups, connections, reports: sender };
+        let shared = Shared { places, disks, clock, volatile, root, groups, connections, meters: Arc::new(Meters::new()), reports: sender };
         Ok(Self {
             capabilities: capabilities(!volatile),
             shared: Arc::new(shared),
             keepers: Mutex::default(),
             reports: tokio::sync::Mutex::new(receiver),
-            measured: Mutex::default(),
         })
     }
 
@@ -247,7 +247,8 @@ impl Driver for ProcessDriver {
     }
 
     async fn usage(&self, ids: &[InstanceId]) -> Vec<(InstanceId, Usage)> {
-        ids.iter().filter_map(|id| Some((*id, self.usage_of(*id)?))).collect()
+        let (meters, ids) = (self.shared.meters.clone(), ids.to_vec());
+        tokio::task::spawn_blocking(move || meters.look(&ids)).await.unwrap_or_default()
     }
 
     async fn console(&self, record: &NodeInstance) -> Result<Vec<u8>, DriverError> {
@@ -301,20 +302,5 @@ impl ProcessDriver {
             Status::Booting | Status::Rebooting => Found::Booting { boot },
             Status::Up | Status::Stopping => Found::Up { boot, since: at },
         }
-    }
-
-    fn usage_of(&self, id: InstanceId) -> Option<Usage> {
-        let directory = self.shared.places.instance(id);
-        let state = read_json::<State>(&directory.join(STATE_FILE)).ok().flatten()?;
-        let plan = read_json::<Plan>(&directory.join(PLAN_FILE)).ok().flatten()?;
-        let used = gureum_shim::usage(&state)?;
-        let now = monotonic();
-        let before = lock(&self.measured).insert(id, (now, used.cpu));
-        let cpu_percent = before.map_or(0.0, |(then, cpu)| {
-            let allowed = now.duration_since(then).as_secs_f64() * plan.limits.cpu_milli as f64 / 1_000.0;
-            let share = if allowed > 0.0 { used.cpu.saturating_sub(cpu).as_secs_f64() / allowed } else { 0.0 };
-            (share * 1_000.0).round().clamp(0.0, 1_000.0) / 10.0
-        });
-        Some(Usage { cpu_percent, memory_used_bytes: used.memory_bytes, memory_total_bytes: plan.limits.memory_bytes, ..Usage::default() })
     }
 }

@@ -13,6 +13,7 @@ mod dynamic;
 mod gate;
 mod harness;
 mod hung_peers;
+mod identity;
 mod image_journey;
 mod journeys;
 mod late_answers;

@@ -62,7 +62,7 @@ async fn until_usage(region: &Deployment, id: &str, wanted: impl Fn(&InstanceUsa
 }
 
 /// The root volume of the only instance that there is on the node in zone a.
-fn root_volume(region: &Deployment) -> PathBuf {
+pub fn root_volume(region: &Deployment) -> PathBuf {
     let entries = fs::read_dir(region.directory("node-a").join("volumes")).unwrap();
     entries.map(|entry| entry.unwrap().path()).next().unwrap()
 }

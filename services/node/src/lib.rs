@@ -55,7 +55,7 @@ use crate::{
     converge::Converge,
     driver::Driver,
     firewall::Groups,
-    process::{Connections, ProcessDriver},
+    process::{Connections, ProcessDriver, Signer},
     records::Records,
     registration::{Pause, Registration},
     sim_driver::SimDriver,
@@ -80,7 +80,7 @@ pub fn shim_arguments() -> Option<Vec<OsString>> {
 pub use gureum_shim::main as shim;
 
 /// Instances stand beside the node's store, or without one where the host keeps what ends with its processes.
-fn process_driver(config: &ServiceConfig<Settings>, clock: Clock, groups: Groups) -> Result<ProcessDriver, StartError> {
+fn process_driver(config: &ServiceConfig<Settings>, clock: Clock, groups: Groups, signer: Signer) -> Result<ProcessDriver, StartError> {
     let volatile = config.store.directory.is_none();
     let temporary = || std::env::temp_dir().join(format!("gureum-{}-{}", config.settings.name, std::process::id()));
     let directory = config.store.directory.clone().unwrap_or_else(temporary);
@@ -94,7 +94,7 @@ fn process_driver(config: &ServiceConfig<Settings>, clock: Clock, groups: Groups
         port_offset: config.settings.port_offset,
         strict_tracking: config.settings.security_group_tracking == TrackingSetting::Strict,
     };
-    ProcessDriver::new(&directory, &storage, volatile, clock, groups, connections)
+    ProcessDriver::new(&directory, &storage, volatile, clock, groups, connections, signer)
         .map_err(|error| refused(format!("{}: {error}", directory.display())))
 }
 
@@ -103,11 +103,12 @@ async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationT
     let settings = &config.settings;
     let mut service = Service::<Schema>::open("node", &config, shutdown).await?;
     let compute = service.peer("compute")?;
+    let signer = Signer::default();
     let driver: Arc<dyn Driver> = match settings.driver {
         DriverSetting::Sim => Arc::new(SimDriver::new(settings.sim_settings(), service.clock.clone())),
         DriverSetting::Process => {
             let groups = Groups::default();
-            let driver = process_driver(&config, service.clock.clone(), groups.clone())?;
+            let driver = process_driver(&config, service.clock.clone(), groups.clone(), signer.clone())?;
             service.spawn(firewall::follow(service.peer("security")?, groups));
             Arc::new(driver)
         }
@@ -140,6 +141,7 @@ async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationT
         endpoint: config.listen.to_string(),
         interval: settings.heartbeat_interval(),
         pause: pause.clone(),
+        signer,
     };
     service.spawn(registration.run());
 

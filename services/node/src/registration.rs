@@ -17,7 +17,7 @@ use gureum_service::{Clock, Peer, RequestContext, clock::monotonic, context, pee
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
-use crate::recovery::Identity;
+use crate::{process::Signer, recovery::Identity};
 
 /// First and last pause while compute is away.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
@@ -66,6 +66,8 @@ pub struct Registration {
     pub endpoint: String,
     pub interval: Duration,
     pub pause: Pause,
+    /// Given the key by which the region vouches for its instances.
+    pub signer: Signer,
 }
 
 impl Registration {
@@ -88,6 +90,7 @@ impl Registration {
                 Ok(answer) => {
                     tracing::info!(node = %self.identity.id, incarnation = self.identity.incarnation, "registered with compute");
                     let answer = answer.into_inner();
+                    self.signer.take(&answer.identity_key);
                     self.take_time(answer.region_time).await;
                     let asked = answer.heartbeat_interval.and_then(|interval| Duration::try_from(interval).ok());
                     return asked.filter(|asked| !asked.is_zero()).map_or(self.interval, |asked| asked.min(self.interval));

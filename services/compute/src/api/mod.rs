@@ -103,6 +103,7 @@ delegate! { ComputeService, WatchStream of WatchResponse by watch(WatchRequest) 
     delete_launch_template(DeleteLaunchTemplateRequest) -> DeleteLaunchTemplateResponse in templates;
     delete_launch_template_versions(DeleteLaunchTemplateVersionsRequest) -> DeleteLaunchTemplateVersionsResponse in templates;
     describe_account_attributes(DescribeAccountAttributesRequest) -> DescribeAccountAttributesResponse in account;
+    get_identity_certificate(GetIdentityCertificateRequest) -> GetIdentityCertificateResponse in account;
     create_tags(CreateTagsRequest) -> CreateTagsResponse in tags;
     delete_tags(DeleteTagsRequest) -> DeleteTagsResponse in tags;
     describe_tags(DescribeTagsRequest) -> DescribeTagsResponse in tags;

@@ -11,8 +11,9 @@ use gureum_store::{Record, Row};
 use crate::{
     convert,
     core::Core,
+    identity,
     reconcile::follow,
-    store::{NodeRow, put_node},
+    store::{NodeRow, SIM, put_node},
 };
 
 /// Makes a node known, or known again.
@@ -27,6 +28,8 @@ pub async fn register_node(core: &Arc<Core>, request: proto::RegisterNodeRequest
         incarnation: request.incarnation,
     };
     let peer = core.fleet.reach(&said.endpoint)?;
+    // Before the node is given anything to boot.
+    let identity_key = if said.driver == SIM { Vec::new() } else { identity::key_bytes(core).await? };
     let places = core.places.clone();
     let registered = core.store.write(move |tx| {
         let known = tx.nodes.get(&said.id.to_string()).map(|row| row.record.0.clone());
@@ -48,6 +51,7 @@ pub async fn register_node(core: &Arc<Core>, request: proto::RegisterNodeRequest
         node: Some(shown(core, &node)),
         heartbeat_interval: Some(duration(lease / HEARTBEATS_PER_LEASE)),
         lease_duration: Some(duration(lease)),
+        identity_key,
         region_time: core.clock.is_virtual().then(|| wire::timestamp(core.clock.now())),
     })
 }

@@ -186,6 +186,7 @@ impl Keeper {
     /// Makes what the instance needs, starts its shim, and follows it.
     async fn boot(&mut self, spec: &BootSpec) -> io::Result<()> {
         let (shared, directory, spec) = (self.shared.clone(), self.directory.clone(), spec.clone());
+        shared.signer.known().await;
         let prepared = tokio::task::spawn_blocking(move || {
             let log = hold(&directory)?;
             prepare(&shared, &directory, &spec).map(|plan| (plan, log))
@@ -230,11 +231,18 @@ impl Keeper {
             Some(runs_as) => connection::objection(&runs_as.network, &network),
             None => Some("nobody knows how it is connected now".to_owned()),
         };
-        if refused.is_none() {
-            self.interfaces_changed(Interfaces::of(&wanted.scope, &wanted.spec)).await;
-            // It began to boot when it did, whatever it is now.
-            let machine = runs_as.map(|plan| Box::new(machine::of(&wanted, plan.machine.pending_time)));
-            self.tell(&Command::Configure { generation: wanted.generation, network, machine }).await;
+        if let Some(runs_as) = runs_as {
+            // It began to boot when it did, whatever it is now. What it says of itself changes also where its connections
+            // do not, and then has the addresses that it goes on with.
+            let machine = machine::of(&wanted, runs_as.machine.pending_time);
+            let addressed = if refused.is_none() { &network } else { &runs_as.network };
+            let machine = Box::new(self.shared.signer.sign(machine, addressed));
+            if refused.is_none() {
+                self.interfaces_changed(Interfaces::of(&wanted.scope, &wanted.spec)).await;
+                self.tell(&Command::Configure { generation: wanted.generation, network, machine: Some(machine) }).await;
+            } else {
+                self.tell(&Command::Describe { machine }).await;
+            }
         }
         self.changing = Some(Changing { wanted, failures: 0, volumes_done: false, refused });
         self.change_volumes().await;
@@ -489,6 +497,7 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
         public_key: spec.key.as_ref().map(|key| key.public_key.clone()),
         first: boot.first,
     };
+    let network = shared.connections.of(spec);
     let plan = Plan {
         id: boot.id.to_string(),
         boot: boot.boot,
@@ -507,8 +516,8 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
             memory_bytes: spec.demand.memory_mib << 20,
             tasks: spec.demand.vcpu_milli.div_ceil(1_000) * TASKS_PER_VCPU,
         },
-        network: shared.connections.of(spec),
-        machine: machine::of(boot, machine::pending_time(shared.clock.now())),
+        machine: shared.signer.sign(machine::of(boot, machine::pending_time(shared.clock.now())), &network),
+        network,
         login: Some(login),
         with_parent: shared.volatile,
     };

@@ -13,6 +13,7 @@ mod changes;
 mod connection;
 mod disks;
 mod following;
+mod identity;
 mod ids;
 mod images;
 mod inside;
@@ -49,7 +50,7 @@ use gureum_shim::{
 };
 use tokio::sync::mpsc;
 
-pub use self::connection::Connections;
+pub use self::{connection::Connections, identity::Signer};
 use self::{
     disks::Disks,
     keeper::{Keeper, Order},
@@ -96,6 +97,7 @@ struct Shared {
     groups: Groups,
     connections: Connections,
     meters: Arc<Meters>,
+    signer: Signer,
     reports: mpsc::UnboundedSender<DriverReport>,
 }
 
@@ -129,6 +131,7 @@ impl ProcessDriver {
         clock: Clock,
         groups: Groups,
         connections: Connections,
+        signer: Signer,
     ) -> io::Result<Self> {
         fs::create_dir_all(&connections.fabric)?;
         let places =
@@ -142,7 +145,8 @@ impl ProcessDriver {
         let root = fs::metadata("/proc/self")?;
         let root = std::os::unix::fs::MetadataExt::uid(&root) == 0;
         let disks = Disks::open(places.clone())?;
-        let shared = Shared { places, disks, clock, volatile, root, groups, connections, meters: Arc::new(Meters::new()), reports: sender };
+        let shared =
+            Shared { places, disks, clock, volatile, root, groups, connections, meters: Arc::new(Meters::new()), signer, reports: sender };
         Ok(Self {
             capabilities: capabilities(!volatile),
             shared: Arc::new(shared),

@@ -55,6 +55,8 @@ pub enum Order {
         /// None: as before.
         machine: Option<Box<Machine>>,
     },
+    /// What the instance can learn about itself.
+    Describe(Box<Machine>),
     Rules(Vec<InterfaceRules>),
     /// The instance runs no more: nothing leads to it.
     Off,
@@ -179,6 +181,7 @@ async fn obey(world: &Rc<World>, order: Order, doors: &mut Doors, listening: &mu
             }
             world.report(&Report::Configured { generation });
         }
+        Order::Describe(machine) => world.metadata.set(*machine),
         Order::Rules(rules) => world.set_rules(rules),
         Order::Off => {
             world.switch.replace(None);

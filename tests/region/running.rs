@@ -160,6 +160,8 @@ async fn an_instance_whose_shim_is_killed_is_stopped_with_the_reason() {
     found.shim.kill().unwrap();
     until_state(&door, &id, InstanceState::Stopped).await;
     assert!(!found.init.unwrap().lives());
+    let vpcs = fs::read_dir(region.directory("node-a").join("fabric")).unwrap().map(|entry| entry.unwrap().path());
+    assert_eq!(vpcs.collect::<Vec<_>>(), Vec::<PathBuf>::new(), "sockets are left at its addresses");
     // It is whole, and starts again.
     ask!(door, ComputeServiceClient, start_instances, StartInstancesRequest { instance_ids: vec![id.clone()], ..Default::default() })
         .unwrap();

@@ -33,7 +33,7 @@ mod disks;
 mod images;
 
 pub use disk_work::{
-    SIM, choose_node, conclude_work, fail_work, keeper_of_files, keeps_files, left_by, waits, work_for_deleted_snapshot,
+    choose_node, conclude_work, fail_work, keeper_of_files, keeps_files, left_by, waits, work_for_deleted_snapshot,
     work_for_deleted_volume, work_for_new_snapshot, work_for_new_volume,
 };
 pub use disks::{decide_snapshot, decide_volume, match_volumes, put_snapshot, put_volume, release_volumes, settle_volumes};

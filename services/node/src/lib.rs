@@ -141,7 +141,7 @@ async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationT
         endpoint: config.listen.to_string(),
         interval: settings.heartbeat_interval(),
         pause: pause.clone(),
-        signer,
+        signer: (settings.driver == DriverSetting::Process).then_some(signer),
     };
     service.spawn(registration.run());
 

@@ -125,6 +125,7 @@ delegate! { ComputeService, WatchStream of WatchResponse by watch(WatchRequest) 
 
 delegate! { ComputePeerService, WatchAllStream of WatchAllResponse by watch_all(WatchAllRequest) in watch {
     register_node(RegisterNodeRequest) -> RegisterNodeResponse in nodes;
+    get_identity_key(GetIdentityKeyRequest) -> GetIdentityKeyResponse in nodes;
     node_heartbeat(NodeHeartbeatRequest) -> NodeHeartbeatResponse in nodes;
     describe_nodes(DescribeNodesRequest) -> DescribeNodesResponse in nodes;
     declare_node_dead(DeclareNodeDeadRequest) -> DeclareNodeDeadResponse in nodes;

@@ -13,7 +13,7 @@ use crate::{
     core::Core,
     identity,
     reconcile::follow,
-    store::{NodeRow, SIM, put_node},
+    store::{NodeRow, put_node},
 };
 
 /// Makes a node known, or known again.
@@ -28,8 +28,6 @@ pub async fn register_node(core: &Arc<Core>, request: proto::RegisterNodeRequest
         incarnation: request.incarnation,
     };
     let peer = core.fleet.reach(&said.endpoint)?;
-    // Before the node is given anything to boot.
-    let identity_key = if said.driver == SIM { Vec::new() } else { identity::key_bytes(core).await? };
     let places = core.places.clone();
     let registered = core.store.write(move |tx| {
         let known = tx.nodes.get(&said.id.to_string()).map(|row| row.record.0.clone());
@@ -51,9 +49,13 @@ pub async fn register_node(core: &Arc<Core>, request: proto::RegisterNodeRequest
         node: Some(shown(core, &node)),
         heartbeat_interval: Some(duration(lease / HEARTBEATS_PER_LEASE)),
         lease_duration: Some(duration(lease)),
-        identity_key,
         region_time: core.clock.is_virtual().then(|| wire::timestamp(core.clock.now())),
     })
+}
+
+/// Tells by which key identity documents are signed.
+pub async fn get_identity_key(core: &Arc<Core>, _: proto::GetIdentityKeyRequest) -> Result<proto::GetIdentityKeyResponse, Error> {
+    Ok(proto::GetIdentityKeyResponse { identity_key: identity::key_bytes(core).await? })
 }
 
 /// Notes that a node is there.

@@ -15,7 +15,7 @@ use gureum_store::{Listed, Record};
 use super::{DiskWorkRow, ID_INDEX, InstanceRow, Schema, SnapshotRow, Tx, VolumeRow, decide_snapshot, decide_volume, put_volume};
 
 /// The driver whose nodes keep no files.
-pub const SIM: &str = "sim";
+const SIM: &str = "sim";
 
 impl Record for DiskWorkRow {
     const TABLE: &'static str = "disk_work";

@@ -10,7 +10,7 @@ use gureum_shim::network::{
 use tokio::sync::watch;
 
 /// How long a boot waits for compute to give this node its key. One that is away keeps nothing from booting.
-const KNOWN_WITHIN: Duration = Duration::from_secs(2);
+const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 
 /// What this node knows of the region's key. Clones are the same.
 #[derive(Clone)]
@@ -21,7 +21,7 @@ enum Known {
     /// Compute was not heard of.
     #[default]
     Nothing,
-    /// It gave none.
+    /// What it gave is none.
     NoKey,
     Key(Arc<Key>),
 }
@@ -33,10 +33,9 @@ impl Default for Signer {
 }
 
 impl Signer {
-    /// Takes what compute gave: PKCS#8, or nothing.
+    /// Takes what compute gave.
     pub fn take(&self, key: &[u8]) {
         let known = match Key::from_bytes(key) {
-            _ if key.is_empty() => Known::NoKey,
             Ok(key) => Known::Key(Arc::new(key)),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "identity documents will not be signed");

@@ -15,6 +15,7 @@ use gureum_service::clock::monotonic;
 use gureum_shim::{
     SHIM,
     network::forward,
+    process::Process,
     protocol::{CONTROL_SOCKET, Command, Limits, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json},
     ssh::Login,
     volumes::MEDIA,
@@ -65,6 +66,9 @@ const SHIM_LOG: &str = "shim.log";
 
 /// The kernel's time to end what was killed.
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
+
+/// The same for a shim whose connection has ended.
+const LOST_WITHIN: Duration = Duration::from_secs(1);
 
 /// Processes and threads of an instance for each vCPU.
 const TASKS_PER_VCPU: u64 = 2_048;
@@ -123,7 +127,7 @@ impl Keeper {
                         Some(order) => keeper.obey(order).await,
                         None => return,
                     },
-                    heard = next(&mut keeper.link) => keeper.heard(heard),
+                    heard = next(&mut keeper.link) => keeper.heard(heard).await,
                     () = keeper.rules.changed() => keeper.tell_rules().await,
                     () = again(keeper.changing.as_ref()) => keeper.change_volumes().await,
                 }
@@ -138,8 +142,9 @@ impl Keeper {
                 self.boot = state.boot;
                 self.limits = read_json::<Plan>(&self.directory.join(PLAN_FILE)).ok().flatten().map_or(NO_LIMITS, |plan| plan.limits);
                 self.interfaces_changed(interfaces).await;
+                let shim = state.shim;
                 if let Err(error) = self.connect(*state).await {
-                    self.lost(&format!("its shim does not answer: {error}"));
+                    self.lost(shim, &format!("its shim does not answer: {error}")).await;
                 }
             }
             Order::Boot(spec) if spec.boot <= self.boot => {}
@@ -316,9 +321,9 @@ impl Keeper {
     }
 
     /// Reports what a state of the shim says that the one before it did not.
-    fn heard(&mut self, heard: Option<State>) {
+    async fn heard(&mut self, heard: Option<State>) {
         let Some(now) = heard else {
-            return self.closed();
+            return self.closed().await;
         };
         let Some(link) = &mut self.link else { return };
         self.shared.meters.is(self.id, &now, self.limits);
@@ -330,7 +335,7 @@ impl Keeper {
     }
 
     /// The shim has ended. If it has not told how, its file may.
-    fn closed(&mut self) {
+    async fn closed(&mut self) {
         let Some(Link { state: before, .. }) = self.link.take() else { return };
         self.shared.meters.ended(self.id);
         let last = read_json::<State>(&self.directory.join(STATE_FILE)).ok().flatten().unwrap_or_else(|| before.clone());
@@ -341,11 +346,19 @@ impl Keeper {
             return;
         }
         end_what_is_left(&last);
-        self.lost("its shim was killed");
+        self.lost(last.shim, "its shim was killed").await;
     }
 
-    fn lost(&mut self, message: &str) {
+    async fn lost(&mut self, shim: Process, message: &str) {
         self.link = None;
+        let directory = self.directory.clone();
+        // Its sockets are closed when it has ended.
+        let left = tokio::task::spawn_blocking(move || {
+            shim.ends_within(LOST_WITHIN);
+            leave_addresses(&directory);
+        });
+        // What is left goes with the instance.
+        let _ = left.await;
         self.report(self.boot, DriverEvent::Exited { reason: ExitReason::Crashed { message: message.to_owned() } });
     }
 
@@ -546,6 +559,14 @@ fn end_what_is_left(state: &State) {
     }
 }
 
+/// Removes what a shim that was killed left in the fabric. Where another has an address by now, its socket stays.
+pub fn leave_addresses(directory: &std::path::Path) {
+    let Some(plan) = read_json::<Plan>(&directory.join(PLAN_FILE)).ok().flatten() else { return };
+    let interfaces = plan.network.interfaces.iter();
+    let addresses = interfaces.flat_map(|it| it.private_addresses.iter().map(|address| (it.vpc.as_str(), *address)));
+    forward::forget(&plan.network.fabric, addresses);
+}
+
 fn remove(shared: &Shared, directory: &std::path::Path, going: &[String]) -> io::Result<()> {
     if let Some(state) = read_json::<State>(&directory.join(STATE_FILE)).ok().flatten() {
         end_what_is_left(&state);
@@ -559,13 +580,9 @@ fn remove(shared: &Shared, directory: &std::path::Path, going: &[String]) -> io:
     for id in going {
         volumes::remove(&shared.places.volumes, id)?;
     }
-    if let Some(plan) = read_json::<Plan>(&directory.join(PLAN_FILE)).ok().flatten() {
-        let interfaces = plan.network.interfaces.iter();
-        let addresses = interfaces.flat_map(|it| it.private_addresses.iter().map(|address| (it.vpc.as_str(), *address)));
-        forward::forget(&plan.network.fabric, addresses);
-        if let Some(first) = plan.first_id {
-            ids::release(directory, first)?;
-        }
+    leave_addresses(directory);
+    if let Some(first) = read_json::<Plan>(&directory.join(PLAN_FILE)).ok().flatten().and_then(|plan| plan.first_id) {
+        ids::release(directory, first)?;
     }
     volumes::remove_directory(directory)
 }

@@ -300,6 +300,7 @@ impl ProcessDriver {
             Status::Off { reason } => Found::Off { boot, at, reason: keeper::exit_reason(reason) },
             Status::Failed { message } => Found::Off { boot, at, reason: ExitReason::Crashed { message: message.clone() } },
             _ if !state.shim.lives() => {
+                keeper::leave_addresses(&self.shared.places.instance(id));
                 let message = "its shim was gone when the node came back".to_owned();
                 Found::Off { boot, at: self.shared.clock.now(), reason: ExitReason::Crashed { message } }
             }

@@ -41,12 +41,15 @@ pub fn place(volumes: &Path, id: &str) -> PathBuf {
 pub fn make(volumes: &Path, id: &str, contents: Contents<'_>, owner: Option<u32>) -> io::Result<PathBuf> {
     let place = place(volumes, id);
     let made = make_in_place(volumes, id, contents, owner, &place);
-    made.map_err(|error| {
-        let kind = error.kind();
-        let full = if kind == io::ErrorKind::StorageFull { ": free some of the disk, and launch again" } else { "" };
-        io::Error::new(kind, format!("the volume {id} cannot be made in {}: {error}{full}", volumes.display()))
-    })?;
+    made.map_err(|error| failed(&error, &format!("the volume {id} cannot be made in {}", volumes.display()), "launch again"))?;
     Ok(place)
+}
+
+/// What went wrong, with what it was for, and where the disk is full what to do.
+pub fn failed(error: &io::Error, what: &str, then: &str) -> io::Error {
+    let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let advice = if is_full { format!(": free some of the disk, and {then}") } else { String::new() };
+    io::Error::new(error.kind(), format!("{what}: {error}{advice}"))
 }
 
 fn make_in_place(volumes: &Path, id: &str, contents: Contents<'_>, owner: Option<u32>, place: &Path) -> io::Result<()> {

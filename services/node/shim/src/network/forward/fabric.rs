@@ -123,8 +123,9 @@ impl Drop for Place {
 
 /// Removes what shims that were killed left of an instance's addresses.
 pub fn forget<'a>(fabric: &Path, addresses: impl IntoIterator<Item = (&'a str, Ipv4Addr)>) {
+    let Ok(directory) = Fabric::open(fabric) else { return };
     for (vpc, address) in addresses {
-        let path = fabric.join(vpc).join(address.to_string());
+        let path = directory.short(vpc, address);
         // One at which somebody answers is another's.
         if std::os::unix::net::UnixStream::connect(&path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
             let _ = fs::remove_file(&path);

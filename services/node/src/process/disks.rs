@@ -35,7 +35,7 @@ pub struct Disks {
 impl Disks {
     pub fn open(places: Places) -> io::Result<Self> {
         let snapshots = Arc::new(Snapshots::open(&places.snapshots)?);
-        volumes::finish_removals(&places.volumes)?;
+        volumes::finish_removals(&places)?;
         Ok(Self { places, snapshots, under_way: Mutex::default() })
     }
 
@@ -114,9 +114,9 @@ fn run(places: &Places, snapshots: &Snapshots, task: &DiskTask) -> io::Result<()
         DiskTask::CreateVolume { volume, snapshot, size_gib } => {
             let contents = volumes::Contents::Snapshot { snapshots, id: *snapshot, size_gib: *size_gib };
             // It belongs to nobody until it is attached.
-            volumes::make(&places.volumes, &volume.to_string(), contents, None).map(drop)
+            volumes::make(places, &volume.to_string(), *size_gib, contents, None).map(drop)
         }
-        DiskTask::DeleteVolume(volume) => volumes::remove(&places.volumes, &volume.to_string()),
+        DiskTask::DeleteVolume(volume) => volumes::remove(places, &volume.to_string()),
         DiskTask::CreateSnapshot { snapshot, volume, may_be_unused } => {
             let place = volumes::place(&places.volumes, &volume.to_string());
             let there = there(&place, *volume, *may_be_unused)?;
@@ -170,7 +170,8 @@ mod tests {
             return;
         };
         let disk = Path::new(&disk);
-        let places = Places { instances: disk.join("instances"), volumes: disk.join("volumes"), snapshots: disk.join("snapshots") };
+        let places =
+            Places { instances: disk.join("instances"), volumes: disk.join("volumes"), snapshots: disk.join("snapshots"), quota: None };
         [&places.volumes, &places.snapshots].iter().for_each(|place| fs::create_dir_all(place).unwrap());
         let snapshots = Snapshots::open(&places.snapshots).unwrap();
         let [small, large, copy] = [1, 2, 3].map(VolumeId::from_number);

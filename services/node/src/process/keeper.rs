@@ -482,12 +482,12 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
     let root = spec.volumes.iter().find(|volume| volume.root).ok_or_else(|| io::Error::other("it has no root volume"))?;
     let before = read_json::<Plan>(&directory.join(PLAN_FILE))?.and_then(|plan| plan.first_id);
     let owner = if shared.root { Some(ids::claim(directory, before)?) } else { None };
-    let volumes = &shared.places.volumes;
+    let places = &shared.places;
     let contents = images::contents(&spec.image, root.size_gib, &shared.disks.snapshots)?;
-    let root = volumes::make(volumes, &root.id.to_string(), contents, owner)?;
+    let root = volumes::make(places, &root.id.to_string(), root.size_gib, contents, owner)?;
     let mut planned = Vec::new();
     for volume in spec.volumes.iter().filter(|volume| !volume.root) {
-        let made = volumes::make(volumes, &volume.id.to_string(), shared.disks.contents(volume), owner)?;
+        let made = volumes::make(places, &volume.id.to_string(), volume.size_gib, shared.disks.contents(volume), owner)?;
         planned.push(changes::planned(volume, made));
     }
     let (mut user_data, mut notes) = (None, vec![format!("boot {} of {}", boot.boot, boot.id)]);
@@ -578,7 +578,7 @@ fn remove(shared: &Shared, directory: &std::path::Path, going: &[String]) -> io:
     let id = directory.file_name().unwrap_or_default().to_string_lossy();
     gureum_shim::remove_groups(&gureum_shim::groups_of(&id));
     for id in going {
-        volumes::remove(&shared.places.volumes, id)?;
+        volumes::remove(&shared.places, id)?;
     }
     leave_addresses(directory);
     if let Some(first) = read_json::<Plan>(&directory.join(PLAN_FILE)).ok().flatten().and_then(|plan| plan.first_id) {

@@ -19,6 +19,7 @@ mod images;
 mod inside;
 mod keeper;
 mod machine;
+mod quota;
 mod rules;
 mod sessions;
 mod usage;
@@ -54,6 +55,7 @@ pub use self::{connection::Connections, identity::Signer};
 use self::{
     disks::Disks,
     keeper::{Keeper, Order},
+    quota::Quota,
     rules::Interfaces,
     usage::Meters,
 };
@@ -76,6 +78,8 @@ struct Places {
     instances: PathBuf,
     volumes: PathBuf,
     snapshots: PathBuf,
+    /// By what the sizes of volumes are enforced, if they are.
+    quota: Option<Quota>,
 }
 
 impl Places {
@@ -134,8 +138,12 @@ impl ProcessDriver {
         signer: Signer,
     ) -> io::Result<Self> {
         fs::create_dir_all(&connections.fabric)?;
-        let places =
-            Places { instances: directory.join("instances"), volumes: storage.join("volumes"), snapshots: storage.join("snapshots") };
+        let mut places = Places {
+            instances: directory.join("instances"),
+            volumes: storage.join("volumes"),
+            snapshots: storage.join("snapshots"),
+            quota: None,
+        };
         // Whatever users within volumes made must be out of reach of the host's users of the same number.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(storage)?;
         for place in [&places.instances, &places.volumes, &places.snapshots] {
@@ -144,15 +152,12 @@ impl ProcessDriver {
         let (sender, receiver) = mpsc::unbounded_channel();
         let root = fs::metadata("/proc/self")?;
         let root = std::os::unix::fs::MetadataExt::uid(&root) == 0;
+        places.quota = root.then(|| Quota::find(&places.volumes)).flatten();
+        let capabilities = capabilities(!volatile, places.quota.is_some());
         let disks = Disks::open(places.clone())?;
         let shared =
             Shared { places, disks, clock, volatile, root, groups, connections, meters: Arc::new(Meters::new()), signer, reports: sender };
-        Ok(Self {
-            capabilities: capabilities(!volatile),
-            shared: Arc::new(shared),
-            keepers: Mutex::default(),
-            reports: tokio::sync::Mutex::new(receiver),
-        })
+        Ok(Self { capabilities, shared: Arc::new(shared), keepers: Mutex::default(), reports: tokio::sync::Mutex::new(receiver) })
     }
 
     /// Hands an order to the instance's keeper, of whom there is one from the first order on.
@@ -169,7 +174,7 @@ impl ProcessDriver {
 }
 
 /// What the host grants, found by looking.
-fn capabilities(survives_restart: bool) -> Capabilities {
+fn capabilities(survives_restart: bool, disk_limit: bool) -> Capabilities {
     let limit = match gureum_shim::limited_by() {
         LimitedBy::CgroupV1 => Limit::CgroupV1,
         LimitedBy::CgroupV2 => Limit::CgroupV2,
@@ -181,7 +186,7 @@ fn capabilities(survives_restart: bool) -> Capabilities {
         cpu_limit: limit,
         memory_limit: limit,
         address_mode: AddressMode::OwnInterface,
-        disk_limit: false,
+        disk_limit,
         executes: true,
         hot_plug: false,
         survives_restart,

@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt, path::PathBuf, time::Duration};
 
 use crate::{
-    process::Process,
+    process::{self, Process},
     protocol::{LimitedBy, State},
 };
 
@@ -93,9 +93,8 @@ impl Meter {
     /// Looks once. None: it runs no more, or the host does not tell.
     pub fn read(&mut self) -> Option<Used> {
         let mut used = self.computed()?;
-        if let Ok(text) = self.network.read(&mut self.buffer) {
-            (used.received, used.sent) = interfaces(text);
-        }
+        // Whose process 1 has ended is told of no more, or it would be told of as of one that begins.
+        (used.received, used.sent) = interfaces(self.network.read(&mut self.buffer).ok()?);
         (used.disk_read, used.disk_written) = (self.disk.read.operations(), self.disk.written.operations());
         Some(used)
     }
@@ -106,7 +105,7 @@ impl Meter {
         let cpu = match self.limited_by {
             LimitedBy::Rlimit => {
                 let mut tree = Vec::new();
-                let used = below(self.init, 0, &mut tree);
+                let used = below(self.init.pid, 0, &mut tree);
                 self.look_at_disks(tree);
                 return Some(used);
             }
@@ -243,10 +242,10 @@ fn interfaces(text: &str) -> (Moved, Moved) {
 }
 
 /// What a process and all below it use, and who they are. What ended and was reaped counts with who reaped it.
-fn below(process: Process, depth: u32, all: &mut Vec<i32>) -> Used {
-    all.push(process.pid);
-    let mut sum = process.used();
-    let children = if depth < DEEPEST { process.children() } else { Vec::new() };
+fn below(pid: i32, depth: u32, all: &mut Vec<i32>) -> Used {
+    all.push(pid);
+    let mut sum = process::used(pid);
+    let children = if depth < DEEPEST { process::child_numbers(pid) } else { Vec::new() };
     for used in children.into_iter().map(|child| below(child, depth + 1, all)) {
         sum.cpu += used.cpu;
         sum.memory_bytes += used.memory_bytes;

@@ -15,6 +15,7 @@ mod dynamic;
 mod gate;
 mod harness;
 mod hung_peers;
+mod identity;
 mod image_journey;
 mod journeys;
 mod late_answers;

@@ -2,7 +2,10 @@
 
 use std::{fs, path::PathBuf};
 
-use gureum_proto::compute::v1::{compute_service_client::ComputeServiceClient, *};
+use gureum_proto::{
+    compute::v1::{compute_service_client::ComputeServiceClient, *},
+    node::v1::{InstanceUsage, WatchUsageRequest, node_service_client::NodeServiceClient},
+};
 use gureum_shim::{
     process::Process,
     protocol::{STATE_FILE, State, read_json},
@@ -44,8 +47,22 @@ pub fn state(region: &Deployment, id: &str) -> State {
     read_json(&region.directory("node-a").join("instances").join(id).join(STATE_FILE)).unwrap().unwrap()
 }
 
+/// The first sample that is wanted of what the instance on the node in zone a uses.
+async fn until_usage(region: &Deployment, id: &str, wanted: impl Fn(&InstanceUsage) -> bool) -> InstanceUsage {
+    let request = WatchUsageRequest { instance_ids: vec![id.to_owned()], ..Default::default() };
+    let mut samples = NodeServiceClient::new(region.client("node-a", "000000000901")).watch_usage(request).await.unwrap().into_inner();
+    // One each second.
+    for _ in 0..30 {
+        let sample = samples.message().await.unwrap().expect("it goes on");
+        if let Some(used) = sample.usages.into_iter().find(&wanted) {
+            return used;
+        }
+    }
+    panic!("what {id} uses is something else")
+}
+
 /// The root volume of the only instance that there is on the node in zone a.
-fn root_volume(region: &Deployment) -> PathBuf {
+pub fn root_volume(region: &Deployment) -> PathBuf {
     let entries = fs::read_dir(region.directory("node-a").join("volumes")).unwrap();
     entries.map(|entry| entry.unwrap().path()).next().unwrap()
 }
@@ -59,12 +76,20 @@ fn left(region: &Deployment) -> Vec<PathBuf> {
 async fn an_instance_runs_through_its_life_and_through_the_death_of_its_node() {
     let mut region = running_region();
     let door = region.door("000000000901");
-    let script = "echo \"user data of $(hostname)\"; echo kept > /kept\n(while ! [ -e /end ]; do sleep 0.05; done; echo going; poweroff) &";
+    let script = "echo \"user data of $(hostname)\"; echo kept > /kept; dd if=/dev/zero of=/big bs=1M count=2 conv=fsync
+        python3 -c 'import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(bytes(1000), (\"172.31.255.254\", 9))'
+        (while ! [ -e /end ]; do sleep 0.05; done; echo going; poweroff) &";
     let id = launch(&door, script, |_| {}).await;
     let running = until_state(&door, &id, InstanceState::Running).await;
     let name = running.private_dns_name.split('.').next().unwrap().to_owned();
     until_console(&door, &id, &format!("user data of {name}")).await;
     until_console(&door, &id, "the user data ended with exit code 0").await;
+
+    // What it wrote and sent is counted. Where volumes are in memory nothing is written to a disk.
+    let used = until_usage(&region, &id, |used| used.network_sent_bytes > 1_000 && used.network_sent_packets > 0).await;
+    assert!(used.memory_used_bytes > 0 && used.memory_total_bytes > used.memory_used_bytes, "{used:?}");
+    let in_memory = fs::read_to_string("/proc/self/mounts").unwrap().lines().any(|line| line.contains(" /tmp tmpfs "));
+    assert!(in_memory || used.disk_written_bytes >= 2 << 20 && used.disk_write_operations >= 8, "{used:?}");
 
     // Its node and all else dies and comes back; the instance never noticed.
     let before = state(&region, &id);
@@ -99,6 +124,9 @@ async fn an_instance_runs_through_its_life_and_through_the_death_of_its_node() {
         state => Err(format!("{state:?}")),
     })
     .await;
+    // Every run counts from the beginning.
+    let used = until_usage(&region, &id, |used| used.reboot == 1).await;
+    assert!(used.network_sent_bytes < 1_000, "{used:?}");
     let last = state(&region, &id);
     let terminate = TerminateInstancesRequest { instance_ids: vec![id.clone()], ..Default::default() };
     ask!(door, ComputeServiceClient, terminate_instances, terminate).unwrap();
@@ -132,6 +160,8 @@ async fn an_instance_whose_shim_is_killed_is_stopped_with_the_reason() {
     found.shim.kill().unwrap();
     until_state(&door, &id, InstanceState::Stopped).await;
     assert!(!found.init.unwrap().lives());
+    let vpcs = fs::read_dir(region.directory("node-a").join("fabric")).unwrap().map(|entry| entry.unwrap().path());
+    assert_eq!(vpcs.collect::<Vec<_>>(), Vec::<PathBuf>::new(), "sockets are left at its addresses");
     // It is whole, and starts again.
     ask!(door, ComputeServiceClient, start_instances, StartInstancesRequest { instance_ids: vec![id.clone()], ..Default::default() })
         .unwrap();

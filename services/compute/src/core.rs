@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     fleet::{Fleet, reach_of},
+    identity::Identity,
     network::Network,
     places::Places,
     reconcile::due::DueKey,
@@ -66,6 +67,7 @@ pub struct Core {
     pub turns: Turns,
     pub in_flight: InFlight,
     pub setbacks: Setbacks,
+    pub identity: Identity,
 }
 
 impl Core {

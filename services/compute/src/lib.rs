@@ -32,6 +32,7 @@ mod catalog;
 mod convert;
 mod core;
 mod fleet;
+mod identity;
 mod network;
 mod places;
 mod reconcile;
@@ -92,6 +93,7 @@ async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationT
         turns: core::Turns::default(),
         in_flight: core::InFlight::default(),
         setbacks: setbacks::Setbacks::default(),
+        identity: identity::Identity::default(),
     });
     follow_known_nodes(&core);
     start_loops(&service, &core);

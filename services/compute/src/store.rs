@@ -61,6 +61,8 @@ gureum_store::schema! {
         pub nodes: NodeRow,
         /// How far each node has been followed.
         pub node_cursors: NodeCursor,
+        /// The key of the region's identity documents, once it was needed.
+        pub identities: IdentityRow,
     }
 }
 
@@ -400,6 +402,31 @@ impl Record for NodeCursor {
 
     fn key(&self) -> String {
         self.node.to_string()
+    }
+}
+
+/// The key by which the region vouches for its instances: PKCS#8 in DER. Secret, so it shows itself to nobody.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdentityRow {
+    pub key: Vec<u8>,
+}
+
+impl IdentityRow {
+    /// There is one.
+    pub const ONLY: &'static str = "identity";
+}
+
+impl std::fmt::Debug for IdentityRow {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("IdentityRow(…)")
+    }
+}
+
+impl Record for IdentityRow {
+    const TABLE: &'static str = "identity";
+
+    fn key(&self) -> String {
+        Self::ONLY.to_owned()
     }
 }
 

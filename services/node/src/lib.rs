@@ -59,7 +59,7 @@ use crate::{
     converge::Converge,
     driver::Driver,
     firewall::Groups,
-    process::{Connections, ProcessDriver},
+    process::{Connections, ProcessDriver, Signer},
     records::Records,
     registration::{Pause, Registration},
     sim_driver::SimDriver,
@@ -90,6 +90,7 @@ fn process_driver(
     clock: Clock,
     groups: Groups,
     route_tables: RouteTables,
+    signer: Signer,
 ) -> Result<ProcessDriver, StartError> {
     let volatile = config.store.directory.is_none();
     let temporary = || std::env::temp_dir().join(format!("gureum-{}-{}", config.settings.name, std::process::id()));
@@ -103,9 +104,10 @@ fn process_driver(
         fabric: config.settings.fabric.clone().unwrap_or_else(|| directory.join("fabric")),
         port_offset: config.settings.port_offset,
         strict_tracking: config.settings.security_group_tracking == TrackingSetting::Strict,
+        groups,
         route_tables,
     };
-    ProcessDriver::new(&directory, &storage, volatile, clock, groups, connections, config.settings.unconfined)
+    ProcessDriver::new(&directory, &storage, volatile, clock, connections, signer, config.settings.unconfined)
         .map_err(|error| refused(format!("{}: {error}", directory.display())))
 }
 
@@ -114,11 +116,12 @@ async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationT
     let settings = &config.settings;
     let mut service = Service::<Schema>::open("node", &config, shutdown).await?;
     let compute = service.peer("compute")?;
+    let signer = Signer::default();
     let driver: Arc<dyn Driver> = match settings.driver {
         DriverSetting::Sim => Arc::new(SimDriver::new(settings.sim_settings(), service.clock.clone())),
         DriverSetting::Process => {
             let (groups, tables) = (Groups::default(), RouteTables::default());
-            let driver = process_driver(&config, service.clock.clone(), groups.clone(), tables.clone())?;
+            let driver = process_driver(&config, service.clock.clone(), groups.clone(), tables.clone(), signer.clone())?;
             service.spawn(firewall::follow(service.peer("security")?, groups));
             service.spawn(topology::follow(service.peer("network")?, tables));
             Arc::new(driver)
@@ -152,6 +155,7 @@ async fn open_and_serve(config: ServiceConfig<Settings>, shutdown: CancellationT
         endpoint: config.listen.to_string(),
         interval: settings.heartbeat_interval(),
         pause: pause.clone(),
+        signer: (settings.driver == DriverSetting::Process).then_some(signer),
     };
     service.spawn(registration.run());
 

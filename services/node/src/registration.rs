@@ -11,13 +11,13 @@ use std::{
 use gureum_model::{IdSource, Scope};
 use gureum_node_domain::{Demand, driver::DriverKind};
 use gureum_proto::compute::v1::{
-    NodeCapacity, NodeHeartbeatRequest, RegisterNodeRequest, compute_peer_service_client::ComputePeerServiceClient,
+    GetIdentityKeyRequest, NodeCapacity, NodeHeartbeatRequest, RegisterNodeRequest, compute_peer_service_client::ComputePeerServiceClient,
 };
 use gureum_service::{Clock, Peer, RequestContext, clock::monotonic, context, peer::PeerChannel, wire};
 use tokio::sync::watch;
 use tonic::{Code, Status};
 
-use crate::recovery::Identity;
+use crate::{process::Signer, recovery::Identity};
 
 /// First and last pause while compute is away.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
@@ -66,6 +66,8 @@ pub struct Registration {
     pub endpoint: String,
     pub interval: Duration,
     pub pause: Pause,
+    /// Given the key by which the region vouches for its instances; none where nothing runs that could show it.
+    pub signer: Option<Signer>,
 }
 
 impl Registration {
@@ -73,7 +75,10 @@ impl Registration {
     pub async fn run(self) {
         loop {
             let interval = self.register().await;
-            self.heartbeats(interval).await;
+            tokio::select! {
+                () = self.heartbeats(interval) => {}
+                () = self.keep_key() => {}
+            }
         }
     }
 
@@ -113,6 +118,24 @@ impl Registration {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => tracing::error!(%error, "the region's virtual time cannot be kept; the next AdvanceClock brings it again"),
             Err(error) => tracing::error!(%error, "taking the region's virtual time over ended early"),
+        }
+    }
+
+    /// Gets the region's key, however long that takes, and never ends.
+    async fn keep_key(&self) {
+        let Some(signer) = &self.signer else { return std::future::pending().await };
+        let mut pause = RETRY_FIRST;
+        loop {
+            match context::with(self.context(), self.client().get_identity_key(GetIdentityKeyRequest {})).await {
+                Ok(answer) => {
+                    signer.take(&answer.into_inner().identity_key);
+                    return std::future::pending().await;
+                }
+                // It is made, or compute is away.
+                Err(status) => tracing::debug!(code = ?status.code(), "the identity key did not arrive: {}", status.message()),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_LAST);
         }
     }
 

@@ -10,6 +10,7 @@ pub mod describe;
 pub mod eip;
 pub mod events;
 pub mod gateways;
+pub mod identity_certificate;
 pub mod images;
 mod import;
 pub mod instance;
@@ -53,6 +54,7 @@ mod tests {
     fn whatever_is_shown_is_in_the_contracts_and_has_a_cell_for_each_column() {
         check::<common::TagDescription>();
         check::<compute::GetConsoleOutputResponse>();
+        check::<compute::GetIdentityCertificateResponse>();
         check::<compute::Image>();
         check::<compute::Instance>();
         check::<compute::InstanceStateChange>();

@@ -6,7 +6,7 @@ use gureum_model::refusal::Violations;
 use gureum_proto::compute::v1 as proto;
 use gureum_service::Error;
 
-use crate::core::Core;
+use crate::{core::Core, identity};
 
 /// What can be asked for, in the order in which it is told. Limits are the region's defaults, as EC2
 /// documents them.
@@ -47,4 +47,12 @@ pub async fn describe_account_attributes(
         account_attributes.push(proto::AccountAttribute { attribute_name: name.to_owned(), attribute_values: vec![value] });
     }
     Ok(proto::DescribeAccountAttributesResponse { account_attributes })
+}
+
+/// Tells by which certificate identity documents are verified.
+pub async fn get_identity_certificate(
+    core: &Arc<Core>,
+    _: proto::GetIdentityCertificateRequest,
+) -> Result<proto::GetIdentityCertificateResponse, Error> {
+    Ok(proto::GetIdentityCertificateResponse { certificate: identity::key(core).await?.certificate() })
 }

@@ -103,6 +103,7 @@ delegate! { ComputeService, WatchStream of WatchResponse by watch(WatchRequest) 
     delete_launch_template(DeleteLaunchTemplateRequest) -> DeleteLaunchTemplateResponse in templates;
     delete_launch_template_versions(DeleteLaunchTemplateVersionsRequest) -> DeleteLaunchTemplateVersionsResponse in templates;
     describe_account_attributes(DescribeAccountAttributesRequest) -> DescribeAccountAttributesResponse in account;
+    get_identity_certificate(GetIdentityCertificateRequest) -> GetIdentityCertificateResponse in account;
     create_tags(CreateTagsRequest) -> CreateTagsResponse in tags;
     delete_tags(DeleteTagsRequest) -> DeleteTagsResponse in tags;
     describe_tags(DescribeTagsRequest) -> DescribeTagsResponse in tags;
@@ -124,6 +125,7 @@ delegate! { ComputeService, WatchStream of WatchResponse by watch(WatchRequest) 
 
 delegate! { ComputePeerService, WatchAllStream of WatchAllResponse by watch_all(WatchAllRequest) in watch {
     register_node(RegisterNodeRequest) -> RegisterNodeResponse in nodes;
+    get_identity_key(GetIdentityKeyRequest) -> GetIdentityKeyResponse in nodes;
     node_heartbeat(NodeHeartbeatRequest) -> NodeHeartbeatResponse in nodes;
     describe_nodes(DescribeNodesRequest) -> DescribeNodesResponse in nodes;
     declare_node_dead(DeclareNodeDeadRequest) -> DeclareNodeDeadResponse in nodes;

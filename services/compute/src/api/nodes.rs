@@ -11,6 +11,7 @@ use gureum_store::{Record, Row};
 use crate::{
     convert,
     core::Core,
+    identity,
     reconcile::follow,
     store::{NodeRow, put_node},
 };
@@ -50,6 +51,11 @@ pub async fn register_node(core: &Arc<Core>, request: proto::RegisterNodeRequest
         lease_duration: Some(duration(lease)),
         region_time: core.clock.is_virtual().then(|| wire::timestamp(core.clock.now())),
     })
+}
+
+/// Tells by which key identity documents are signed.
+pub async fn get_identity_key(core: &Arc<Core>, _: proto::GetIdentityKeyRequest) -> Result<proto::GetIdentityKeyResponse, Error> {
+    Ok(proto::GetIdentityKeyResponse { identity_key: identity::key_bytes(core).await? })
 }
 
 /// Notes that a node is there.

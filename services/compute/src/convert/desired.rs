@@ -122,5 +122,6 @@ fn interface(interface: &Interface) -> proto::InterfaceSpec {
         public_ip: interface.public.as_ref().map(|public| public.address.clone()).unwrap_or_default(),
         groups: interface.groups.iter().map(group).collect(),
         source_dest_check: interface.source_dest_check,
+        public_dns_name: interface.public.as_ref().map(|public| public.dns_name.clone()).unwrap_or_default(),
     }
 }

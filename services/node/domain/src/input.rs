@@ -80,6 +80,7 @@ pub struct InterfaceInput {
     pub private_addresses: Vec<String>,
     /// Empty: none.
     pub public_address: String,
+    pub public_name: String,
     /// Ids and names.
     pub groups: Vec<(String, String)>,
     pub source_dest_check: bool,
@@ -231,6 +232,7 @@ impl InterfaceInput {
             prefix_length: prefix_length?,
             private_addresses,
             public_address,
+            public_name: self.public_name,
             groups,
             source_dest_check: self.source_dest_check,
         })

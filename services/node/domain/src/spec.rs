@@ -82,6 +82,9 @@ pub struct InterfaceSpec {
     pub private_addresses: Vec<Ipv4Addr>,
     /// The address by which the outside reaches the primary private one, if there is one now.
     pub public_address: Option<Ipv4Addr>,
+    /// The name of that address; empty: none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub public_name: String,
     pub groups: Vec<GroupSpec>,
     /// Off: the instance may forward what is not its own.
     pub source_dest_check: bool,

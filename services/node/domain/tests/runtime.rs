@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{TOTAL, World, id, run};
 use gureum_node_domain::{
     DriverEvent, DriverReport, NodeInstance, RuntimeReport, ScriptEnd, Step, begin, driver::Limit, observed, plan, sim::SimSettings,
@@ -21,7 +23,7 @@ fn end(exit_code: i32) -> Option<ScriptEnd> {
 fn what_came_of_user_data_is_kept_and_what_is_of_one_boot_goes_with_it() {
     let mut world = World::new(SimSettings::default(), TOTAL);
     world.apply(&run(1)).unwrap();
-    world.settle();
+    world.advance(Duration::from_secs(60));
     // A driver that tells nothing runs all of its instances in the same way.
     assert_eq!(world.record(1).runtime, Some(RuntimeReport::of(&world.capabilities)));
 
@@ -41,7 +43,7 @@ fn what_came_of_user_data_is_kept_and_what_is_of_one_boot_goes_with_it() {
     let mut again = run(1);
     (again.wanted.generation, again.wanted.boot) = (2, 2);
     world.apply(&again).unwrap();
-    world.settle();
+    world.advance(Duration::from_secs(60));
     let record = world.record(1).clone();
     let second = record.runtime.clone().unwrap();
     assert_eq!(record.boot, 2);

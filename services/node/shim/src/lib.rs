@@ -34,11 +34,12 @@ mod root;
 pub mod session;
 mod shim;
 pub mod ssh;
+pub mod usage;
 pub mod volumes;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
-pub use crate::limits::{Used, groups_of, limited_by, remove as remove_groups, usage};
+pub use crate::limits::{groups_of, limited_by, remove as remove_groups};
 
 /// The arguments that make the program a shim, in front of the instance's directory.
 pub const SHIM: &str = "shim";

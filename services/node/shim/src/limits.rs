@@ -14,8 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Doing, Failure,
-    process::Process,
-    protocol::{LimitedBy, Limits, State},
+    protocol::{LimitedBy, Limits},
 };
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -27,8 +26,6 @@ const PERIOD: u64 = 100_000;
 const SMALLEST_QUOTA: u64 = 1_000;
 const TRIES: u32 = 100;
 const BETWEEN_TRIES: Duration = Duration::from_millis(2);
-/// Generations of processes that are counted.
-const DEEPEST: u32 = 64;
 /// What an instance that no group limits leaves to others.
 pub const NICE: i32 = 5;
 
@@ -97,44 +94,6 @@ pub fn limited_by() -> LimitedBy {
     let (by, groups) = prepare(&format!("probe-{}", std::process::id()), probe);
     remove(&groups);
     by
-}
-
-/// What an instance has used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Used {
-    /// Processor time since it was booted, of all its processes.
-    pub cpu: Duration,
-    pub memory_bytes: u64,
-}
-
-/// What an instance uses now; none if it does not run.
-pub fn usage(state: &State) -> Option<Used> {
-    let init = state.init.filter(Process::lives)?;
-    let read = |group: &Path, file: &str| fs::read_to_string(group.join(file)).ok();
-    let number = |text: String| text.trim().parse::<u64>().ok();
-    let of = |file: &str| state.groups.iter().find_map(|group| read(group, file));
-    match state.limited_by {
-        LimitedBy::CgroupV1 => Some(Used {
-            cpu: Duration::from_nanos(of("cpuacct.usage").and_then(number)?),
-            memory_bytes: of("memory.usage_in_bytes").and_then(number)?,
-        }),
-        LimitedBy::CgroupV2 => {
-            let stat = of("cpu.stat")?;
-            let micros = stat.lines().find_map(|line| line.strip_prefix("usage_usec "))?.trim().parse().ok()?;
-            Some(Used { cpu: Duration::from_micros(micros), memory_bytes: of("memory.current").and_then(number)? })
-        }
-        LimitedBy::Rlimit => Some(tree(init, 0)),
-    }
-}
-
-/// What a process and all below it use. What ended and was reaped counts with who reaped it.
-fn tree(process: Process, depth: u32) -> Used {
-    let own = process.used();
-    let below = if depth < DEEPEST { process.children() } else { Vec::new() };
-    below
-        .into_iter()
-        .map(|child| tree(child, depth + 1))
-        .fold(own, |sum, one| Used { cpu: sum.cpu + one.cpu, memory_bytes: sum.memory_bytes + one.memory_bytes })
 }
 
 /// Puts a process into groups, and all that it starts from then on.

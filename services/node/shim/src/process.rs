@@ -9,7 +9,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{clock::monotonic, limits::Used};
+use crate::{clock::monotonic, usage::Used};
 
 /// Between two looks whether a process that was killed has ended: the kernel tells nobody but its parent.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
@@ -68,24 +68,28 @@ impl Process {
 
     /// Its children that live.
     pub fn children(&self) -> Vec<Self> {
-        let text = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.pid)).unwrap_or_default();
-        text.split_whitespace().filter_map(|pid| Self::of(pid.parse().ok()?)).collect()
+        child_numbers(self.pid).into_iter().filter_map(Self::of).collect()
     }
 }
 
-impl Process {
-    /// Its processor time, with that of its children that it reaped, and the memory that it holds.
-    pub(crate) fn used(&self) -> Used {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        let fields: Vec<u64> = stat
-            .rsplit_once(')')
-            .map_or_else(Vec::new, |(_, fields)| fields.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect());
-        // utime, stime, cutime and cstime are fields 14 to 17 of proc_pid_stat(5), rss is field 24.
-        let ticks: u64 = fields.iter().skip(11).take(4).sum();
-        let pages = fields.get(21).copied().unwrap_or(0);
-        let cpu = Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second());
-        Used { cpu, memory_bytes: pages * rustix::param::page_size() as u64 }
-    }
+/// Numbers of the children of a process.
+pub(crate) fn child_numbers(pid: i32) -> Vec<i32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// The processor time of the process that has a number now, with that of its children that it reaped, and the memory that it
+/// holds.
+pub(crate) fn used(pid: i32) -> Used {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<u64> = stat
+        .rsplit_once(')')
+        .map_or_else(Vec::new, |(_, fields)| fields.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect());
+    // utime, stime, cutime and cstime are fields 14 to 17 of proc_pid_stat(5), rss is field 24.
+    let ticks: u64 = fields.iter().skip(11).take(4).sum();
+    let pages = fields.get(21).copied().unwrap_or(0);
+    let cpu = Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second());
+    Used { cpu, memory_bytes: pages * rustix::param::page_size() as u64, ..Used::default() }
 }
 
 /// A process of this host, and where it came from.

@@ -20,6 +20,7 @@ use gureum_shim::{
     process::Process,
     protocol::{self, CONTROL_SOCKET, Confinement, Limits, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json},
     ssh::Login,
+    usage::Meter,
 };
 
 /// Host ids of the instances of these tests, as a node that is root gives them.
@@ -33,6 +34,9 @@ mod metadata;
 
 #[path = "instance/bare.rs"]
 mod bare;
+
+#[path = "instance/usage.rs"]
+mod usage;
 
 struct Instance {
     folder: tempfile::TempDir,
@@ -316,7 +320,7 @@ fn its_memory_and_processors_are_limited() {
     let (_, console) = instance.wait_for_user_data();
     assert!(console.contains("done") && !console.contains("TOO MUCH"), "{console}");
     let state = read_json::<State>(&instance.directory().join(STATE_FILE)).unwrap().unwrap();
-    let used = gureum_shim::usage(&state).unwrap();
+    let used = Meter::new(&state, true).unwrap().read().unwrap();
     assert!(used.cpu > Duration::ZERO && used.memory_bytes <= 128 << 20, "{used:?}");
     instance.end();
 }

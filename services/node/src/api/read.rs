@@ -90,6 +90,7 @@ fn interface(interface: proto::InterfaceSpec) -> InterfaceInput {
         prefix_length: interface.prefix_length,
         private_addresses: interface.private_ip_addresses,
         public_address: interface.public_ip,
+        public_name: interface.public_dns_name,
         groups: interface.groups.into_iter().map(|group| (group.group_id, group.group_name)).collect(),
         source_dest_check: interface.source_dest_check,
     }

@@ -190,6 +190,7 @@ fn interface(interface: &InterfaceSpec) -> proto::InterfaceSpec {
         public_ip: interface.public_address.map(|address| address.to_string()).unwrap_or_default(),
         groups: interface.groups.iter().map(group).collect(),
         source_dest_check: interface.source_dest_check,
+        public_dns_name: interface.public_name.clone(),
     }
 }
 

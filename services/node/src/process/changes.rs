@@ -70,7 +70,7 @@ pub fn apply(shared: &Shared, directory: &Path, spec: &InstanceSpec) -> io::Resu
         }
     }
     for volume in changes.coming {
-        let made = volumes::make(&shared.places.volumes, &volume.id.to_string(), shared.disks.contents(&volume), plan.first_id)?;
+        let made = volumes::make(&shared.places, &volume.id.to_string(), volume.size_gib, shared.disks.contents(&volume), plan.first_id)?;
         let volume = planned(&volume, made);
         plan.volumes.push(volume.clone());
         write_json(&path, &plan)?;

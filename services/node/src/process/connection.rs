@@ -6,7 +6,10 @@ use gureum_model::Scope;
 use gureum_node_domain::{InstanceSpec, spec::InterfaceSpec};
 use gureum_shim::network::{Interface, Network};
 
-use crate::topology::{Interest, RouteTables};
+use crate::{
+    firewall::Groups,
+    topology::{Interest, RouteTables},
+};
 
 /// What is the same for all instances of a node.
 #[derive(Clone, Default)]
@@ -17,6 +20,8 @@ pub struct Connections {
     pub port_offset: u16,
     /// Whether what a revoked rule allowed is cut.
     pub strict_tracking: bool,
+    /// The rules of security groups.
+    pub groups: Groups,
     /// Where traffic may go.
     pub route_tables: RouteTables,
 }

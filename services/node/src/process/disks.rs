@@ -35,7 +35,7 @@ pub struct Disks {
 impl Disks {
     pub fn open(places: Places) -> io::Result<Self> {
         let snapshots = Arc::new(Snapshots::open(&places.snapshots)?);
-        volumes::finish_removals(&places.volumes)?;
+        volumes::finish_removals(&places)?;
         Ok(Self { places, snapshots, under_way: Mutex::default() })
     }
 
@@ -114,13 +114,15 @@ fn run(places: &Places, snapshots: &Snapshots, task: &DiskTask) -> io::Result<()
         DiskTask::CreateVolume { volume, snapshot, size_gib } => {
             let contents = volumes::Contents::Snapshot { snapshots, id: *snapshot, size_gib: *size_gib };
             // It belongs to nobody until it is attached.
-            volumes::make(&places.volumes, &volume.to_string(), contents, None).map(drop)
+            volumes::make(places, &volume.to_string(), *size_gib, contents, None).map(drop)
         }
-        DiskTask::DeleteVolume(volume) => volumes::remove(&places.volumes, &volume.to_string()),
+        DiskTask::DeleteVolume(volume) => volumes::remove(places, &volume.to_string()),
         DiskTask::CreateSnapshot { snapshot, volume, may_be_unused } => {
             let place = volumes::place(&places.volumes, &volume.to_string());
             let there = there(&place, *volume, *may_be_unused)?;
-            snapshots.take(*snapshot, there.then_some(place.as_path()))
+            let taken = snapshots.take(*snapshot, there.then_some(place.as_path()));
+            let what = || format!("the snapshot {snapshot} cannot be taken in {}", places.snapshots.display());
+            taken.map_err(|error| volumes::failed(&error, &what(), "it is taken when it is tried again"))
         }
         DiskTask::DeleteSnapshot(snapshot) => snapshots.remove(*snapshot),
         DiskTask::ReadSnapshot { snapshot, archive } => snapshots.read_received(*snapshot, archive),
@@ -133,4 +135,65 @@ fn there(place: &Path, volume: VolumeId, may_be_unused: bool) -> io::Result<bool
         return Ok(there);
     }
     Err(io::Error::new(io::ErrorKind::NotFound, format!("the volume {volume} is not on this host: it is where it was last attached")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, process::Command};
+
+    use gureum_model::id::ResourceId;
+
+    use super::*;
+
+    const SMALL_DISK: &str = "GUREUM_TEST_SMALL_DISK";
+
+    /// Bytes of which no part is like another.
+    fn bytes(count: u32) -> Vec<u8> {
+        (0..count / 4).flat_map(|number| (number + 1).to_be_bytes()).collect()
+    }
+
+    #[test]
+    fn what_a_full_disk_has_no_room_for_fails_with_the_reason_and_leaves_nothing() {
+        let Some(disk) = std::env::var_os(SMALL_DISK) else {
+            // Once more, with a disk of 4 MiB that nobody else sees.
+            let folder = tempfile::tempdir().unwrap();
+            let name = "process::disks::tests::what_a_full_disk_has_no_room_for_fails_with_the_reason_and_leaves_nothing";
+            let script = "mount -t tmpfs -o size=4m none \"$1\" || exit 77; exec \"$2\" --exact \"$3\" --nocapture";
+            let mut again = Command::new("unshare");
+            again.args(["--map-root-user", "--mount", "sh", "-c", script, "sh"]).arg(folder.path());
+            let ran = again.arg(std::env::current_exe().unwrap()).arg(name).env(SMALL_DISK, folder.path()).output();
+            match ran {
+                Ok(ran) if ran.status.success() => assert!(String::from_utf8_lossy(&ran.stdout).contains("1 passed"), "{ran:?}"),
+                Ok(ran) if ran.status.code() == Some(101) => panic!("{}", String::from_utf8_lossy(&ran.stderr)),
+                ran => println!("not tried: this host makes no small disk: {ran:?}"),
+            }
+            return;
+        };
+        let disk = Path::new(&disk);
+        let places =
+            Places { instances: disk.join("instances"), volumes: disk.join("volumes"), snapshots: disk.join("snapshots"), quota: None };
+        [&places.volumes, &places.snapshots].iter().for_each(|place| fs::create_dir_all(place).unwrap());
+        let snapshots = Snapshots::open(&places.snapshots).unwrap();
+        let [small, large, copy] = [1, 2, 3].map(VolumeId::from_number);
+        let [one, two] = [1, 2].map(SnapshotId::from_number);
+        let work = |task: &DiskTask| run(&places, &snapshots, task).map_err(|error| error.to_string());
+        let snapshot = |snapshot, volume| DiskTask::CreateSnapshot { snapshot, volume, may_be_unused: false };
+        let fill = |volume: VolumeId, count| {
+            fs::create_dir(places.volumes.join(volume.to_string())).unwrap();
+            fs::write(places.volumes.join(volume.to_string()).join("file"), bytes(count)).unwrap();
+        };
+        fill(small, 600 << 10);
+        assert_eq!(work(&snapshot(one, small)), Ok(()));
+        fill(large, 2 << 20);
+        let refused = work(&snapshot(two, large)).unwrap_err();
+        assert!(refused.contains(&two.to_string()) && refused.contains("free some of the disk"), "{refused}");
+        assert!(!snapshots.contains(two));
+        fs::write(disk.join("others"), bytes(600 << 10)).unwrap();
+        let refused = work(&DiskTask::CreateVolume { volume: copy, snapshot: one, size_gib: 1 }).unwrap_err();
+        assert!(refused.contains(&copy.to_string()) && refused.contains("free some of the disk"), "{refused}");
+        assert_eq!(fs::read_dir(&places.volumes).unwrap().count(), 2, "something is left");
+        // And when there is room again, it is done.
+        fs::remove_file(disk.join("others")).unwrap();
+        assert_eq!(work(&DiskTask::CreateVolume { volume: copy, snapshot: one, size_gib: 1 }), Ok(()));
+    }
 }

@@ -15,6 +15,7 @@ use gureum_service::clock::monotonic;
 use gureum_shim::{
     END, SHIM,
     network::forward,
+    process::Process,
     protocol::{
         CONTROL_SOCKET, Command, Confinement, Limits, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json,
     },
@@ -74,8 +75,14 @@ const SHIM_LOG: &str = "shim.log";
 /// The kernel's time to end what was killed.
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
 
+/// The same for a shim whose connection has ended.
+const LOST_WITHIN: Duration = Duration::from_secs(1);
+
 /// Processes and threads of an instance for each vCPU.
 const TASKS_PER_VCPU: u64 = 2_048;
+
+/// Of what does not run.
+const NO_LIMITS: Limits = Limits { cpu_milli: 0, memory_bytes: 0, tasks: 0 };
 
 /// The connection to a shim.
 struct Link {
@@ -94,6 +101,8 @@ pub struct Keeper {
     link: Option<Link>,
     /// The last boot that was begun.
     boot: u64,
+    /// What it may use, while it runs.
+    limits: Limits,
     rules: Rules,
     routes: topology::Interest,
     /// The highest generation as which the shim was told to be connected.
@@ -117,9 +126,10 @@ impl Keeper {
     /// Starts the task. It ends when the instance is removed, or nobody orders anything any more.
     pub fn start(id: InstanceId, shared: Arc<Shared>) -> mpsc::UnboundedSender<Order> {
         let (sender, mut orders) = mpsc::unbounded_channel();
-        let (rules, routes) = (Rules::new(&shared.groups), shared.connections.interest());
+        let (rules, routes) = (Rules::new(&shared.connections.groups), shared.connections.interest());
         let directory = shared.places.instance(id);
-        let mut keeper = Self { directory, id, shared, link: None, boot: 0, rules, routes, told_generation: 0, changing: None };
+        let mut keeper =
+            Self { directory, id, shared, link: None, boot: 0, limits: NO_LIMITS, rules, routes, told_generation: 0, changing: None };
         tokio::spawn(async move {
             loop {
                 let due = keeper.link.as_ref().and_then(due_of);
@@ -147,9 +157,11 @@ impl Keeper {
         match order {
             Order::Adopt { state, interfaces } => {
                 self.boot = state.boot;
+                self.limits = read_json::<Plan>(&self.directory.join(PLAN_FILE)).ok().flatten().map_or(NO_LIMITS, |plan| plan.limits);
                 self.interfaces_changed(interfaces).await;
+                let shim = state.shim;
                 if let Err(error) = self.connect(*state).await {
-                    self.lost(&format!("its shim does not answer: {error}"));
+                    self.lost(shim, &format!("its shim does not answer: {error}")).await;
                 }
             }
             Order::Boot(spec) if spec.boot <= self.boot => {}
@@ -196,11 +208,13 @@ impl Keeper {
     /// Makes what the instance needs, starts its shim, and follows it.
     async fn boot(&mut self, spec: &BootSpec) -> io::Result<()> {
         let (shared, directory, spec) = (self.shared.clone(), self.directory.clone(), spec.clone());
+        shared.signer.known().await;
         let prepared = tokio::task::spawn_blocking(move || {
             let log = hold(&directory)?;
             prepare(&shared, &directory, &spec).map(|plan| (plan, log))
         });
         let (plan, log) = prepared.await.map_err(io::Error::other)??;
+        self.limits = plan.limits;
         let mut shim = tokio::process::Command::new("/proc/self/exe");
         shim.arg(SHIM).arg(&self.directory).env_clear().stdout(Stdio::piped()).stderr(log);
         shim.stdin(if plan.with_parent { Stdio::piped() } else { Stdio::null() });
@@ -242,14 +256,21 @@ impl Keeper {
     async fn change_connections(&mut self, wanted: &BootSpec) -> io::Result<()> {
         let mut plan = self.plan()?;
         let network = self.shared.connections.of(&wanted.scope, &wanted.spec, Some(&plan.network));
-        if let Some(objection) = connection::objection(&plan.network, &network) {
+        let objection = connection::objection(&plan.network, &network);
+        if objection.is_none() {
+            plan.network = network;
+        }
+        // It began to boot when it did, whatever it is now. What it says of itself changes also where its connections do not,
+        // and then has the addresses that it goes on with.
+        let machine = machine::of(wanted, std::mem::take(&mut plan.machine.pending_time));
+        plan.machine = self.shared.signer.sign(machine, &plan.network);
+        write_json(&self.directory.join(PLAN_FILE), &plan)?;
+        let (network, machine) = (plan.network, Box::new(plan.machine));
+        if let Some(objection) = objection {
+            self.tell(&Command::Describe { machine }).await;
             return Err(io::Error::other(objection));
         }
         self.interfaces_changed(Interfaces::of(&wanted.scope, &wanted.spec)).await;
-        // It began to boot when it did, whatever it is now.
-        let machine = Box::new(machine::of(wanted, plan.machine.pending_time));
-        (plan.network, plan.machine) = (network.clone(), (*machine).clone());
-        write_json(&self.directory.join(PLAN_FILE), &plan)?;
         self.told_generation = wanted.generation;
         self.tell(&Command::Configure { generation: wanted.generation, network, machine: Some(machine) }).await;
         Ok(())
@@ -326,6 +347,7 @@ impl Keeper {
     async fn connect(&mut self, state: State) -> io::Result<()> {
         let stream = connect(&self.directory.join(CONTROL_SOCKET)).await?;
         let (reader, writer) = stream.into_split();
+        self.shared.meters.is(self.id, &state, self.limits);
         self.told_generation = state.configured;
         self.link = Some(Link { lines: BufReader::new(reader).lines(), writer, state, told: None });
         self.tell(&Command::Follow).await;
@@ -358,6 +380,7 @@ impl Keeper {
             return self.closed().await;
         };
         let Some(link) = &mut self.link else { return };
+        self.shared.meters.is(self.id, &now, self.limits);
         let before = std::mem::replace(&mut link.state, now.clone());
         let event = event(&before, &now);
         // What changes the state takes it along.
@@ -383,6 +406,7 @@ impl Keeper {
     /// The shim has ended. If it has not told how, its file may.
     async fn closed(&mut self) {
         let Some(Link { state: before, .. }) = self.link.take() else { return };
+        self.shared.meters.ended(self.id);
         let last = read_json::<State>(&self.directory.join(STATE_FILE)).ok().flatten().unwrap_or_else(|| before.clone());
         if is_over(&last.status) {
             self.report(last.boot, DriverEvent::Told { runtime: Box::new(runtime::of(&last)) });
@@ -391,21 +415,30 @@ impl Keeper {
             }
             return;
         }
-        let directory = self.directory.clone();
+        let (directory, shim) = (self.directory.clone(), last.shim);
         let ended = tokio::task::spawn_blocking(move || end_what_is_left(&directory, &last));
         if let Err(error) = ended.await.map_err(io::Error::other).flatten() {
             tracing::warn!(id = %self.id, error = &error as &dyn std::error::Error, "processes of an instance could not be ended");
         }
-        self.lost("its shim was killed");
+        self.lost(shim, "its shim was killed").await;
     }
 
-    fn lost(&mut self, message: &str) {
+    async fn lost(&mut self, shim: Process, message: &str) {
         self.link = None;
+        let directory = self.directory.clone();
+        // Its sockets are closed when it has ended.
+        let left = tokio::task::spawn_blocking(move || {
+            shim.ends_within(LOST_WITHIN);
+            leave_addresses(&directory);
+        });
+        // What is left goes with the instance.
+        let _ = left.await;
         self.report(self.boot, DriverEvent::Exited { reason: ExitReason::Crashed { message: message.to_owned() } });
     }
 
     async fn terminate(&mut self, run: Run, spec: Option<&InstanceSpec>) {
         self.tell(&Command::Kill).await;
+        self.shared.meters.ended(self.id);
         while self.link.is_some() {
             let heard = next(&mut self.link).await;
             if heard.is_none() {
@@ -554,9 +587,9 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
     let before = read_json::<Plan>(&directory.join(PLAN_FILE))?;
     let first_before = before.as_ref().and_then(|plan| plan.first_id);
     let owner = if shared.grants.own_ids { Some(ids::claim(directory, first_before)?) } else { None };
-    let volumes = &shared.places.volumes;
+    let places = &shared.places;
     let contents = images::contents(&spec.image, root.size_gib, &shared.disks.snapshots)?;
-    let root = volumes::make(volumes, &root.id.to_string(), contents, owner)?;
+    let root = volumes::make(places, &root.id.to_string(), root.size_gib, contents, owner)?;
     if boot.first {
         // What became of it later is its user's own.
         let refused = |error: io::Error| io::Error::new(error.kind(), format!("the image {} cannot boot: {error}", spec.image.id));
@@ -564,7 +597,7 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
     }
     let mut planned = Vec::new();
     for volume in spec.volumes.iter().filter(|volume| !volume.root) {
-        let made = volumes::make(volumes, &volume.id.to_string(), shared.disks.contents(volume), owner)?;
+        let made = volumes::make(places, &volume.id.to_string(), volume.size_gib, shared.disks.contents(volume), owner)?;
         planned.push(changes::planned(volume, made));
     }
     let mut notes = vec![format!("boot {} of {}", boot.boot, boot.id)];
@@ -615,8 +648,8 @@ fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io:
             memory_bytes: spec.demand.memory_mib << 20,
             tasks: spec.demand.vcpu_milli.div_ceil(1_000) * TASKS_PER_VCPU,
         },
+        machine: shared.signer.sign(machine::of(boot, machine::pending_time(shared.clock.now())), &network),
         network,
-        machine: machine::of(boot, machine::pending_time(shared.clock.now())),
         login: Some(login),
         with_parent: shared.volatile,
     };
@@ -641,6 +674,12 @@ pub fn end_what_is_left(directory: &std::path::Path, state: &State) -> io::Resul
     [Some(state.shim), state.init].into_iter().flatten().try_for_each(|process| process.kill())
 }
 
+/// Removes what a shim that was killed left in the fabric. Where another has an address by now, its socket stays.
+pub fn leave_addresses(directory: &std::path::Path) {
+    let Some(plan) = read_json::<Plan>(&directory.join(PLAN_FILE)).ok().flatten() else { return };
+    forward::forget(&plan.network.fabric, &plan.network.interfaces);
+}
+
 fn remove(shared: &Shared, directory: &std::path::Path, going: &[String]) -> io::Result<()> {
     if let Some(state) = read_json::<State>(&directory.join(STATE_FILE)).ok().flatten() {
         end_what_is_left(directory, &state)?;
@@ -652,11 +691,10 @@ fn remove(shared: &Shared, directory: &std::path::Path, going: &[String]) -> io:
     let id = directory.file_name().unwrap_or_default().to_string_lossy();
     gureum_shim::remove_groups(&gureum_shim::groups_of(&id));
     for id in going {
-        volumes::remove(&shared.places.volumes, id)?;
+        volumes::remove(&shared.places, id)?;
     }
+    leave_addresses(directory);
     if let Some(plan) = read_json::<Plan>(&directory.join(PLAN_FILE)).ok().flatten() {
-        let interfaces = plan.network.interfaces.iter();
-        forward::forget(&plan.network.fabric, interfaces);
         if let Some(first) = plan.first_id {
             ids::release(directory, first)?;
         }

@@ -25,8 +25,7 @@ pub fn of(boot: &BootSpec, pending_time: String) -> Machine {
         image: spec.image.id.to_string(),
         instance_type: spec.type_name.clone(),
         hostname: spec.hostname.clone(),
-        // The node is told addresses, and not whether they have names.
-        public_hostname: None,
+        public_hostname: spec.interfaces.first().map(|it| it.public_name.clone()).filter(|name| !name.is_empty()),
         launch_index: spec.placement.launch_index,
         reservation: spec.placement.reservation.to_string(),
         architecture: architecture().to_owned(),
@@ -41,6 +40,7 @@ pub fn of(boot: &BootSpec, pending_time: String) -> Machine {
             hop_limit: spec.metadata_options.hop_limit,
             tags_enabled: spec.metadata_options.tags_enabled,
         },
+        identity: None,
         scheduled_events: Vec::new(),
         interruption: None,
     }

@@ -17,14 +17,17 @@ mod connection;
 mod disks;
 mod following;
 mod grants;
+mod identity;
 mod ids;
 mod images;
 mod inside;
 mod keeper;
 mod machine;
+mod quota;
 mod rules;
 mod runtime;
 mod sessions;
+mod usage;
 mod volumes;
 
 use std::{
@@ -33,7 +36,7 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -48,20 +51,21 @@ use gureum_node_domain::{
 use gureum_service::{Clock, clock::monotonic};
 use gureum_shim::{
     console,
-    protocol::{Confinement, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json},
+    protocol::{Confinement, STATE_FILE, State, Status, read_json},
 };
 use tokio::sync::mpsc;
 
-pub use self::connection::Connections;
+pub use self::{connection::Connections, identity::Signer};
 use self::{
     disks::Disks,
     grants::Grants,
     keeper::{Keeper, Order},
+    quota::Quota,
     rules::Interfaces,
+    usage::Meters,
 };
 use crate::{
     driver::{DiskTask, Driver, DriverError, Part, Run},
-    firewall::Groups,
     session::{ConsoleStream, Session, SessionError, Start},
 };
 
@@ -78,6 +82,8 @@ struct Places {
     instances: PathBuf,
     volumes: PathBuf,
     snapshots: PathBuf,
+    /// By what the sizes of volumes are enforced, if they are.
+    quota: Option<Quota>,
 }
 
 impl Places {
@@ -95,9 +101,9 @@ struct Shared {
     volatile: bool,
     /// What instances get of this host.
     grants: Grants,
-    /// The rules of the groups of its interfaces.
-    groups: Groups,
     connections: Connections,
+    meters: Arc<Meters>,
+    signer: Signer,
     reports: mpsc::UnboundedSender<DriverReport>,
 }
 
@@ -119,8 +125,6 @@ pub struct ProcessDriver {
     shared: Arc<Shared>,
     keepers: Mutex<BTreeMap<InstanceId, mpsc::UnboundedSender<Order>>>,
     reports: tokio::sync::Mutex<mpsc::UnboundedReceiver<DriverReport>>,
-    /// Processor time of each instance when it was last asked for.
-    measured: Mutex<BTreeMap<InstanceId, (Instant, Duration)>>,
 }
 
 impl ProcessDriver {
@@ -131,13 +135,17 @@ impl ProcessDriver {
         storage: &Path,
         volatile: bool,
         clock: Clock,
-        groups: Groups,
         connections: Connections,
+        signer: Signer,
         unconfined: bool,
     ) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&connections.fabric)?;
-        let places =
-            Places { instances: directory.join("instances"), volumes: storage.join("volumes"), snapshots: storage.join("snapshots") };
+        let mut places = Places {
+            instances: directory.join("instances"),
+            volumes: storage.join("volumes"),
+            snapshots: storage.join("snapshots"),
+            quota: None,
+        };
         // Whatever users within volumes made must be out of reach of the host's users of the same number.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(storage)?;
         for place in [&places.instances, &places.volumes, &places.snapshots] {
@@ -146,6 +154,7 @@ impl ProcessDriver {
         let (sender, receiver) = mpsc::unbounded_channel();
         let root = fs::metadata("/proc/self")?;
         let root = std::os::unix::fs::MetadataExt::uid(&root) == 0;
+        places.quota = root.then(|| Quota::find(&places.volumes)).flatten();
         let disks = Disks::open(places.clone())?;
         let grants = Grants::find(storage, &places.volumes, root, unconfined)?;
         if let Some(refusal) = &grants.refusal {
@@ -153,15 +162,10 @@ impl ProcessDriver {
         } else if grants.confinement == Confinement::Nothing {
             tracing::warn!("instances are not kept from this host: programs in them may do whatever this node's user may");
         }
-        let capabilities = capabilities(!volatile, &grants);
-        let shared = Shared { places, disks, clock, volatile, grants, groups, connections, reports: sender };
-        Ok(Self {
-            capabilities,
-            shared: Arc::new(shared),
-            keepers: Mutex::default(),
-            reports: tokio::sync::Mutex::new(receiver),
-            measured: Mutex::default(),
-        })
+        let capabilities = capabilities(!volatile, &grants, places.quota.is_some());
+        let meters = Arc::new(Meters::new());
+        let shared = Shared { places, disks, clock, volatile, grants, connections, meters, signer, reports: sender };
+        Ok(Self { capabilities, shared: Arc::new(shared), keepers: Mutex::default(), reports: tokio::sync::Mutex::new(receiver) })
     }
 
     /// Hands an order to the instance's keeper, of whom there is one from the first order on.
@@ -178,7 +182,7 @@ impl ProcessDriver {
 }
 
 /// What the host grants, found by looking.
-fn capabilities(survives_restart: bool, grants: &Grants) -> Capabilities {
+fn capabilities(survives_restart: bool, grants: &Grants, disk_limit: bool) -> Capabilities {
     let limit = runtime::limit(gureum_shim::limited_by());
     Capabilities {
         driver: DriverKind::Process,
@@ -186,7 +190,7 @@ fn capabilities(survives_restart: bool, grants: &Grants) -> Capabilities {
         cpu_limit: limit,
         memory_limit: limit,
         address_mode: runtime::address_mode(grants.confinement),
-        disk_limit: false,
+        disk_limit,
         executes: true,
         hot_plug: false,
         survives_restart,
@@ -259,7 +263,8 @@ impl Driver for ProcessDriver {
     }
 
     async fn usage(&self, ids: &[InstanceId]) -> Vec<(InstanceId, Usage)> {
-        ids.iter().filter_map(|id| Some((*id, self.usage_of(*id)?))).collect()
+        let (meters, ids) = (self.shared.meters.clone(), ids.to_vec());
+        tokio::task::spawn_blocking(move || meters.look(&ids)).await.unwrap_or_default()
     }
 
     async fn console(&self, record: &NodeInstance) -> Result<Vec<u8>, DriverError> {
@@ -310,29 +315,16 @@ impl ProcessDriver {
             Status::Off { reason } => Found::Off { boot, at, reason: keeper::exit_reason(reason) },
             Status::Failed { message } => Found::Off { boot, at, reason: ExitReason::Crashed { message: message.clone() } },
             _ if !state.shim.lives() => {
-                if let Err(error) = keeper::end_what_is_left(&self.shared.places.instance(id), &state) {
+                let directory = self.shared.places.instance(id);
+                if let Err(error) = keeper::end_what_is_left(&directory, &state) {
                     tracing::warn!(%id, error = &error as &dyn std::error::Error, "processes of an instance could not be ended");
                 }
+                keeper::leave_addresses(&directory);
                 let message = "its shim was gone when the node came back".to_owned();
                 Found::Off { boot, at: self.shared.clock.now(), reason: ExitReason::Crashed { message } }
             }
             Status::Booting | Status::Rebooting => Found::Booting { boot },
             Status::Up | Status::Stopping => Found::Up { boot, since: at },
         }
-    }
-
-    fn usage_of(&self, id: InstanceId) -> Option<Usage> {
-        let directory = self.shared.places.instance(id);
-        let state = read_json::<State>(&directory.join(STATE_FILE)).ok().flatten()?;
-        let plan = read_json::<Plan>(&directory.join(PLAN_FILE)).ok().flatten()?;
-        let used = gureum_shim::usage(&state)?;
-        let now = monotonic();
-        let before = lock(&self.measured).insert(id, (now, used.cpu));
-        let cpu_percent = before.map_or(0.0, |(then, cpu)| {
-            let allowed = now.duration_since(then).as_secs_f64() * plan.limits.cpu_milli as f64 / 1_000.0;
-            let share = if allowed > 0.0 { used.cpu.saturating_sub(cpu).as_secs_f64() / allowed } else { 0.0 };
-            (share * 1_000.0).round().clamp(0.0, 1_000.0) / 10.0
-        });
-        Some(Usage { cpu_percent, memory_used_bytes: used.memory_bytes, memory_total_bytes: plan.limits.memory_bytes, ..Usage::default() })
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use gureum_model::id::SnapshotId;
 
-use super::images::Image;
+use super::{Places, images::Image, quota};
 use crate::snapshots::{Snapshots, owner::Range};
 
 /// What a new volume has in it.
@@ -33,30 +33,35 @@ pub fn place(volumes: &Path, id: &str) -> PathBuf {
     volumes.join(id)
 }
 
-/// Makes a volume unless it is there, and gives it to the instance whose ids begin at `owner`; without one, it belongs to
-/// whoever runs this. One that cannot be made leaves nothing.
+/// Makes a volume of a size unless it is there, and gives it to the instance whose ids begin at `owner`; without one, it
+/// belongs to whoever runs this. One that cannot be made leaves nothing.
 ///
 /// # Errors
 /// What went wrong, with the volume, and where the disk is full that it is.
-pub fn make(volumes: &Path, id: &str, contents: Contents<'_>, owner: Option<u32>) -> io::Result<PathBuf> {
-    let place = place(volumes, id);
-    let made = make_in_place(volumes, id, contents, owner, &place);
-    made.map_err(|error| {
-        let kind = error.kind();
-        let full = if kind == io::ErrorKind::StorageFull { ": free some of the disk, and launch again" } else { "" };
-        io::Error::new(kind, format!("the volume {id} cannot be made in {}: {error}{full}", volumes.display()))
-    })?;
+pub fn make(places: &Places, id: &str, size_gib: u32, contents: Contents<'_>, owner: Option<u32>) -> io::Result<PathBuf> {
+    let place = place(&places.volumes, id);
+    let made = make_in_place(places, id, size_gib, contents, owner, &place);
+    made.map_err(|error| failed(&error, &format!("the volume {id} cannot be made in {}", places.volumes.display()), "launch again"))?;
     Ok(place)
 }
 
-fn make_in_place(volumes: &Path, id: &str, contents: Contents<'_>, owner: Option<u32>, place: &Path) -> io::Result<()> {
+/// What went wrong, with what it was for, and where the disk is full what to do.
+pub fn failed(error: &io::Error, what: &str, then: &str) -> io::Error {
+    let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let advice = if is_full { format!(": free some of the disk, and {then}") } else { String::new() };
+    io::Error::new(error.kind(), format!("{what}: {error}{advice}"))
+}
+
+fn make_in_place(places: &Places, id: &str, size_gib: u32, contents: Contents<'_>, owner: Option<u32>, place: &Path) -> io::Result<()> {
     if !place.try_exists()? {
-        let unfinished = unfinished(volumes, id);
-        remove_directory(&unfinished)?;
+        let unfinished = unfinished(&places.volumes, id);
+        remove_limited(places, &unfinished)?;
         fs::create_dir_all(&unfinished)?;
-        if let Err(error) = fill(&unfinished, contents, owner) {
+        // What is made in it from now on counts.
+        let limited = places.quota.as_ref().map_or(Ok(()), |quota| quota.limit(&unfinished, size_gib));
+        if let Err(error) = limited.and_then(|()| fill(&unfinished, contents, owner)) {
             // What is in the way is removed by the next who makes it, or with the volume.
-            let _ = remove_directory(&unfinished);
+            let _ = remove_limited(places, &unfinished);
             return Err(error);
         }
         fs::rename(&unfinished, place)?;
@@ -116,24 +121,33 @@ fn leaving(volumes: &Path, id: &str) -> PathBuf {
 
 /// Removes a volume, also one that was never finished. From its first moment on it is not there any more, for nobody may
 /// take what is left of it for the volume.
-pub fn remove(volumes: &Path, id: &str) -> io::Result<()> {
+pub fn remove(places: &Places, id: &str) -> io::Result<()> {
+    let volumes = &places.volumes;
     let leaving = leaving(volumes, id);
     match fs::rename(place(volumes, id), &leaving) {
         Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => return Err(error),
         _ => {}
     }
-    remove_directory(&leaving)?;
-    remove_directory(&place(volumes, id))?;
-    remove_directory(&unfinished(volumes, id))
+    [leaving, place(volumes, id), unfinished(volumes, id)].iter().try_for_each(|path| remove_limited(places, path))
 }
 
 /// Goes on with removals that were interrupted.
-pub fn finish_removals(volumes: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(volumes)? {
+pub fn finish_removals(places: &Places) -> io::Result<()> {
+    for entry in fs::read_dir(&places.volumes)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "leaving") {
-            remove_directory(&path)?;
+            remove_limited(places, &path)?;
         }
+    }
+    Ok(())
+}
+
+/// Removes the directory of a volume, and its limit.
+fn remove_limited(places: &Places, path: &Path) -> io::Result<()> {
+    let limited = places.quota.as_ref().and_then(|quota| Some((quota, quota::project_of(path).ok()?)));
+    remove_directory(path)?;
+    if let Some((quota, project)) = limited {
+        quota.forget(project);
     }
     Ok(())
 }
@@ -167,7 +181,9 @@ mod tests {
         fs::write(source.join("large"), vec![7; 1 << 20]).unwrap();
         let id = SnapshotId::from_number(1);
         snapshots.take(id, Some(&source)).unwrap();
-        let error = make(&volumes, "vol-1", Contents::Snapshot { snapshots: &snapshots, id, size_gib: 1 }, None).unwrap_err();
+        let elsewhere = others.path().to_owned();
+        let places = Places { instances: elsewhere.clone(), volumes: volumes.clone(), snapshots: elsewhere, quota: None };
+        let error = make(&places, "vol-1", 1, Contents::Snapshot { snapshots: &snapshots, id, size_gib: 1 }, None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         let told = error.to_string();
         assert!(told.contains("vol-1 cannot be made in") && told.ends_with("free some of the disk, and launch again"), "{told}");

@@ -79,6 +79,13 @@ impl ComputePeerService for FakeCompute {
         Ok(Response::new(compute::NodeHeartbeatResponse { must_register: self.0.must_register.swap(false, Ordering::SeqCst) }))
     }
 
+    async fn get_identity_key(
+        &self,
+        _: Request<compute::GetIdentityKeyRequest>,
+    ) -> Result<Response<compute::GetIdentityKeyResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+
     async fn describe_nodes(&self, _: Request<compute::DescribeNodesRequest>) -> Result<Response<compute::DescribeNodesResponse>, Status> {
         Err(Status::unimplemented("not needed"))
     }

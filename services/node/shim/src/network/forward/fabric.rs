@@ -126,12 +126,13 @@ impl Drop for Place {
 
 /// Removes what shims that were killed left of an instance's addresses.
 pub fn forget<'a>(fabric: &Path, interfaces: impl IntoIterator<Item = &'a Interface>) {
+    let Ok(directory) = Fabric::open(fabric) else { return };
     let places = |it: &'a Interface| {
         let private = it.private_addresses.iter().map(|address| (it.vpc.as_str(), *address));
         private.chain(it.public_address.map(|address| (PUBLIC, address)))
     };
     for (vpc, address) in interfaces.into_iter().flat_map(places) {
-        let path = fabric.join(vpc).join(address.to_string());
+        let path = directory.short(vpc, address);
         // One at which somebody answers is another's.
         if std::os::unix::net::UnixStream::connect(&path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
             let _ = fs::remove_file(&path);

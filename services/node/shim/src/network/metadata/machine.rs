@@ -44,12 +44,26 @@ pub struct Machine {
     /// The root volume first.
     pub block_devices: Vec<BlockDevice>,
     pub options: Options,
+    /// What it may show of itself to others; none: nobody signed it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
     /// What is going to happen to it by its host.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub scheduled_events: Vec<ScheduledEvent>,
     /// When it is going to be taken away, if it is of the spot market.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interruption: Option<Interruption>,
+}
+
+/// A document of who the instance is, and what shows that the region says so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// As it was signed, to the byte.
+    pub document: String,
+    /// In Base64.
+    pub signature: String,
+    /// The document with the signature, as PKCS#7 in Base64.
+    pub pkcs7: String,
 }
 
 /// Who may log in.

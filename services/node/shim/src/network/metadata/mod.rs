@@ -15,7 +15,8 @@ mod tree;
 
 pub use self::{
     answer::{Asked, Said, answer},
-    machine::{BlockDevice, Interruption, Key, Machine, Options, ScheduledEvent},
+    machine::{BlockDevice, Identity, Interruption, Key, Machine, Options, ScheduledEvent},
     serve::{Service, serve},
     token::Tokens,
+    tree::document,
 };

@@ -21,7 +21,8 @@ const VERSIONS: &str = "1.0\n2007-01-19\n2007-03-01\n2007-08-29\n2007-10-10\n200
 
 const NO_ROLE: &str =
     "no role is attached to this instance: roles for instances are not provided; give programs their credentials otherwise";
-const NOT_SIGNED: &str = "the identity document of this instance is not signed";
+const NOT_SIGNED: &str =
+    "the identity document of this instance is not signed: its node had no key when it booted; it has one when it boots again";
 
 /// A part of the tree.
 enum Node {
@@ -57,9 +58,10 @@ pub fn find(path: &str, machine: &Machine, network: &Network) -> Found {
         [] => Found::Text(if machine.user_data.is_empty() { "dynamic\nmeta-data".into() } else { "dynamic\nmeta-data\nuser-data".into() }),
         ["user-data"] if !machine.user_data.is_empty() => Found::Text(machine.user_data.clone()),
         ["dynamic"] => Found::Text("instance-identity/".into()),
-        ["dynamic", "instance-identity"] => Found::Text("document".into()),
-        ["dynamic", "instance-identity", "document"] => Found::Text(document(machine, network).into_bytes()),
-        ["dynamic", "instance-identity", "signature" | "pkcs7" | "rsa2048"] => Found::Nothing(Some(NOT_SIGNED)),
+        ["dynamic", "instance-identity"] => {
+            Found::Text(if machine.identity.is_some() { "document\npkcs7\nrsa2048\nsignature".into() } else { "document".into() })
+        }
+        ["dynamic", "instance-identity", part @ ("document" | "signature" | "pkcs7" | "rsa2048")] => identity(part, machine, network),
         ["meta-data", "iam", ..] => Found::Nothing(Some(NO_ROLE)),
         ["meta-data", "spot", "instance-action"] => match &machine.interruption {
             Some(notice) => Found::Json(json!({ "action": notice.action, "time": notice.time }).to_string()),
@@ -67,6 +69,17 @@ pub fn find(path: &str, machine: &Machine, network: &Network) -> Found {
         },
         ["meta-data", beneath @ ..] => walk(metadata(machine, network), beneath),
         _ => Found::Nothing(None),
+    }
+}
+
+/// The document, and what shows that it is true. `pkcs7` is DSA's with the original; it is RSA's here, as `rsa2048`.
+fn identity(part: &str, machine: &Machine, network: &Network) -> Found {
+    match (part, &machine.identity) {
+        ("document", None) => Found::Text(document(machine, network).into_bytes()),
+        (_, None) => Found::Nothing(Some(NOT_SIGNED)),
+        ("document", Some(signed)) => Found::Text(signed.document.clone().into_bytes()),
+        ("signature", Some(signed)) => Found::Text(signed.signature.clone().into_bytes()),
+        (_, Some(signed)) => Found::Text(signed.pkcs7.clone().into_bytes()),
     }
 }
 
@@ -182,7 +195,8 @@ fn interface(machine: &Machine, it: &Interface) -> Vec<Entry> {
         leaf("owner-id", machine.account.as_str()),
     ]);
     if let Some(public) = it.public_address {
-        entries.extend(machine.public_hostname.as_ref().map(|name| leaf("public-hostname", name.as_str())));
+        let name = machine.public_hostname.as_ref().filter(|_| it.device_index == 0);
+        entries.extend(name.map(|name| leaf("public-hostname", name.as_str())));
         entries.push(leaf("public-ipv4s", public.to_string()));
     }
     entries.extend([
@@ -200,7 +214,7 @@ fn interface(machine: &Machine, it: &Interface) -> Vec<Entry> {
 }
 
 /// The instance's identity, as the original writes it.
-fn document(machine: &Machine, network: &Network) -> String {
+pub fn document(machine: &Machine, network: &Network) -> String {
     let private = network.interfaces.first().and_then(|it| it.private_addresses.first()).map(ToString::to_string);
     let document = json!({
         "accountId": machine.account,
@@ -226,7 +240,7 @@ fn document(machine: &Machine, network: &Network) -> String {
 #[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
-    use crate::network::metadata::{BlockDevice, Interruption, Key, Options};
+    use crate::network::metadata::{BlockDevice, Identity, Interruption, Key, Options};
 
     fn machine() -> Machine {
         Machine {
@@ -314,6 +328,14 @@ mod tests {
         hidden.iter().for_each(|path| assert_eq!(text_of(&format!("/latest/{path}"), &machine, &network()), None, "{path}"));
         assert_eq!(find("/latest/meta-data/iam/security-credentials/", &machine, &network()), Found::Nothing(Some(NO_ROLE)));
         assert_eq!(find("/latest/dynamic/instance-identity/signature", &machine, &network()), Found::Nothing(Some(NOT_SIGNED)));
+    }
+
+    #[test]
+    fn what_was_signed_is_shown_as_it_was_signed() {
+        let [document, signature, pkcs7] = ["{ }", "c2lnbmVk", "cGtjczc="].map(str::to_owned);
+        let machine = Machine { identity: Some(Identity { document, signature, pkcs7 }), ..machine() };
+        let shown = |part: &str| text_of(&format!("/latest/dynamic/instance-identity/{part}"), &machine, &network()).unwrap();
+        assert_eq!(shown("").lines().map(shown).collect::<Vec<_>>(), ["{ }", "cGtjczc=", "cGtjczc=", "c2lnbmVk"]);
     }
 
     #[test]

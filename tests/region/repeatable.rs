@@ -130,7 +130,8 @@ async fn a_service_that_is_started_again_makes_other_ids_and_a_late_node_takes_t
 
     advance(&door, 86_400).await;
     let now = time(&region, "compute").await;
-    let late = ["settings.name=node-b", "settings.zone=b", "settings.vcpus=8", "settings.memory_mib=8192"].map(str::to_owned);
+    let late = ["settings.name=node-b", "settings.zone=b", "settings.vcpus=8", "settings.memory_mib=8192", "settings.driver=sim"];
+    let late = late.map(str::to_owned);
     let all: Vec<String> = late.into_iter().chain(virtual_time(7)).collect();
     // It begins at the beginning of virtual time, and nobody advances the clock any more.
     region.start("node-b", "node", &["compute", "network", "security"], &all.iter().map(String::as_str).collect::<Vec<_>>());

@@ -1,7 +1,6 @@
 //! The task that keeps one instance: it starts its shim, tells it what the node wants, and reports what comes of it.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
     io,
     path::PathBuf,
     process::Stdio,
@@ -13,14 +12,9 @@ use gureum_model::id::InstanceId;
 use gureum_node_domain::{BootSpec, DriverEvent, ExitReason, InstanceSpec, RuntimeReport};
 use gureum_service::clock::monotonic;
 use gureum_shim::{
-    END, SHIM,
-    network::forward,
+    SHIM,
     process::Process,
-    protocol::{
-        CONTROL_SOCKET, Command, Confinement, Limits, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json,
-    },
-    ssh::Login,
-    volumes::MEDIA,
+    protocol::{CONTROL_SOCKET, Command, Limits, OffReason, PLAN_FILE, Plan, STATE_FILE, State, Status, read_json, write_json},
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines},
@@ -32,17 +26,13 @@ use tokio::{
 };
 
 use super::{
-    BETWEEN_LOOKS, Shared, aliases, bare, changes, connection, ids, images, inside, machine,
+    Shared,
+    boot::{self, SHIM_LOG},
+    changes, connection, machine, removal,
     rules::{Interfaces, Rules},
-    runtime, volumes,
+    runtime,
 };
-use crate::{
-    bootable,
-    driver::Run,
-    snapshots::owner::IDS,
-    topology,
-    user_data::{self, UserData},
-};
+use crate::{driver::Run, topology};
 
 /// What the node wants of an instance.
 #[derive(Debug)]
@@ -69,17 +59,8 @@ pub enum Order {
     },
 }
 
-/// What a shim says to nobody, and by whose lock it is known.
-const SHIM_LOG: &str = "shim.log";
-
-/// The kernel's time to end what was killed.
-const KILLED_WITHIN: Duration = Duration::from_secs(10);
-
 /// The same for a shim whose connection has ended.
 const LOST_WITHIN: Duration = Duration::from_secs(1);
-
-/// Processes and threads of an instance for each vCPU.
-const TASKS_PER_VCPU: u64 = 2_048;
 
 /// Of what does not run.
 const NO_LIMITS: Limits = Limits { cpu_milli: 0, memory_bytes: 0, tasks: 0 };
@@ -169,7 +150,7 @@ impl Keeper {
                 self.boot = spec.boot;
                 self.interfaces_changed(Interfaces::of(&spec.scope, &spec.spec)).await;
                 if let Err(error) = self.boot(&spec).await {
-                    self.report(spec.boot, DriverEvent::BootFailed { message: explained(&error, &self.directory) });
+                    self.report(spec.boot, DriverEvent::BootFailed { message: boot::explained(&error, &self.directory) });
                 }
             }
             Order::Reconfigure(wanted) => self.begin_change(wanted).await,
@@ -210,8 +191,8 @@ impl Keeper {
         let (shared, directory, spec) = (self.shared.clone(), self.directory.clone(), spec.clone());
         shared.signer.known().await;
         let prepared = tokio::task::spawn_blocking(move || {
-            let log = hold(&directory)?;
-            prepare(&shared, &directory, &spec).map(|plan| (plan, log))
+            let log = boot::hold(&directory)?;
+            boot::prepare(&shared, &directory, &spec).map(|plan| (plan, log))
         });
         let (plan, log) = prepared.await.map_err(io::Error::other)??;
         self.limits = plan.limits;
@@ -416,7 +397,7 @@ impl Keeper {
             return;
         }
         let (directory, shim) = (self.directory.clone(), last.shim);
-        let ended = tokio::task::spawn_blocking(move || end_what_is_left(&directory, &last));
+        let ended = tokio::task::spawn_blocking(move || removal::end_what_is_left(&directory, &last));
         if let Err(error) = ended.await.map_err(io::Error::other).flatten() {
             tracing::warn!(id = %self.id, error = &error as &dyn std::error::Error, "processes of an instance could not be ended");
         }
@@ -429,7 +410,7 @@ impl Keeper {
         // Its sockets are closed when it has ended.
         let left = tokio::task::spawn_blocking(move || {
             shim.ends_within(LOST_WITHIN);
-            leave_addresses(&directory);
+            removal::leave_addresses(&directory);
         });
         // What is left goes with the instance.
         let _ = left.await;
@@ -448,7 +429,8 @@ impl Keeper {
         let (shared, directory) = (self.shared.clone(), self.directory.clone());
         let going: Vec<String> = spec
             .map_or_else(Vec::new, |spec| spec.volumes.iter().filter(|it| it.delete_on_termination).map(|it| it.id.to_string()).collect());
-        let removed = tokio::task::spawn_blocking(move || remove(&shared, &directory, &going)).await.map_err(io::Error::other).flatten();
+        let removed =
+            tokio::task::spawn_blocking(move || removal::remove(&shared, &directory, &going)).await.map_err(io::Error::other).flatten();
         if let Err(error) = removed {
             // The node asks again when it is overdue.
             tracing::warn!(id = %self.id, error = &error as &dyn std::error::Error, "an instance could not be removed");
@@ -543,164 +525,4 @@ pub fn exit_reason(reason: &OffReason) -> ExitReason {
         OffReason::Itself => ExitReason::InstanceInitiated,
         OffReason::Crashed { message } => ExitReason::Crashed { message: message.clone() },
     }
-}
-
-/// Takes an instance for one shim, by the lock on the log that is the shim's standard error: it has the lock from its
-/// first moment on, whatever becomes of this process, and until its last. Waits for the shim of an earlier boot to end.
-fn hold(directory: &std::path::Path) -> io::Result<File> {
-    std::fs::create_dir_all(directory)?;
-    let log = OpenOptions::new().create(true).append(true).open(directory.join(SHIM_LOG))?;
-    let deadline = monotonic() + KILLED_WITHIN;
-    loop {
-        match log.try_lock() {
-            Ok(()) => break,
-            Err(TryLockError::WouldBlock) if monotonic() < deadline => std::thread::sleep(BETWEEN_LOOKS),
-            Err(TryLockError::WouldBlock) => return Err(io::Error::other("the shim of an earlier boot has not ended")),
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
-    }
-    log.set_len(0)?;
-    Ok(log)
-}
-
-/// Whether there is a shim, though it may not yet have written its state.
-pub fn is_held(directory: &std::path::Path) -> bool {
-    let log = File::open(directory.join(SHIM_LOG));
-    log.is_ok_and(|log| matches!(log.try_lock(), Err(TryLockError::WouldBlock)))
-}
-
-/// Why a boot failed, in words that say what to do where the system's own do not.
-fn explained(error: &io::Error, directory: &std::path::Path) -> String {
-    // What has words of its own says it already.
-    match error.raw_os_error() {
-        Some(_) if error.kind() == io::ErrorKind::StorageFull => {
-            format!("the disk of {} is full ({error}): free some of it, and launch again", directory.display())
-        }
-        _ => error.to_string(),
-    }
-}
-
-/// Makes volumes and the plan of a boot.
-fn prepare(shared: &Shared, directory: &std::path::Path, boot: &BootSpec) -> io::Result<Plan> {
-    let spec = &boot.spec;
-    let root = spec.volumes.iter().find(|volume| volume.root).ok_or_else(|| io::Error::other("it has no root volume"))?;
-    let before = read_json::<Plan>(&directory.join(PLAN_FILE))?;
-    let first_before = before.as_ref().and_then(|plan| plan.first_id);
-    let owner = if shared.grants.own_ids { Some(ids::claim(directory, first_before)?) } else { None };
-    let places = &shared.places;
-    let contents = images::contents(&spec.image, root.size_gib, &shared.disks.snapshots)?;
-    let root = volumes::make(places, &root.id.to_string(), root.size_gib, contents, owner)?;
-    if boot.first {
-        // What became of it later is its user's own.
-        let refused = |error: io::Error| io::Error::new(error.kind(), format!("the image {} cannot boot: {error}", spec.image.id));
-        bootable::check(&bootable::Volume(&root)).map_err(refused)?;
-    }
-    let mut planned = Vec::new();
-    for volume in spec.volumes.iter().filter(|volume| !volume.root) {
-        let made = volumes::make(places, &volume.id.to_string(), volume.size_gib, shared.disks.contents(volume), owner)?;
-        planned.push(changes::planned(volume, made));
-    }
-    let mut notes = vec![format!("boot {} of {}", boot.boot, boot.id)];
-    let (confinement, whole) = (shared.grants.confinement, images::is_whole(&root));
-    let mut network = shared.connections.of(&boot.scope, spec, before.as_ref().map(|plan| &plan.network));
-    if confinement == Confinement::Namespaces {
-        network.alias = None;
-        for volume in &planned {
-            let place = format!("{MEDIA}/{}", volume.name);
-            notes.push(match inside::directory(&root, &place, owner) {
-                Ok(_) => format!("the volume {} is at /{place}", volume.id),
-                Err(error) => format!("the volume {} cannot be shown: {error}", volume.id),
-            });
-        }
-    } else {
-        let alias = aliases::claim(directory, before.and_then(|plan| plan.network.alias))?;
-        network.alias = Some(alias);
-        notes.extend(bare::prepare(confinement, whole, &root, &planned, alias)?);
-    }
-    let read = if boot.first { user_data::read(&spec.user_data) } else { UserData::default() };
-    notes.extend(read.notes);
-    let mut user_data = None;
-    if let Some(program) = read.program {
-        inside::program(&root, USER_DATA, &program, owner)?;
-        user_data = Some(PathBuf::from(USER_DATA));
-    }
-    let login = Login {
-        user: images::user(&spec.image.source, &root).to_owned(),
-        public_key: spec.key.as_ref().map(|key| key.public_key.clone()),
-        first: boot.first,
-    };
-    let plan = Plan {
-        id: boot.id.to_string(),
-        boot: boot.boot,
-        hostname: spec.hostname.split('.').next().unwrap_or_default().to_owned(),
-        whole,
-        confinement,
-        boot_script: images::boot_script(&root),
-        root,
-        volumes: planned,
-        user_data,
-        notes,
-        environment: machine::environment(spec, network.alias),
-        first_id: owner,
-        ids: IDS,
-        limits: Limits {
-            cpu_milli: spec.demand.vcpu_milli,
-            memory_bytes: spec.demand.memory_mib << 20,
-            tasks: spec.demand.vcpu_milli.div_ceil(1_000) * TASKS_PER_VCPU,
-        },
-        machine: shared.signer.sign(machine::of(boot, machine::pending_time(shared.clock.now())), &network),
-        network,
-        login: Some(login),
-        with_parent: shared.volatile,
-    };
-    // So that nobody takes the state of an earlier boot for this one's.
-    match std::fs::remove_file(directory.join(STATE_FILE)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    write_json(&directory.join(PLAN_FILE), &plan)?;
-    Ok(plan)
-}
-
-/// Where what is run of the user data stands in the root volume.
-const USER_DATA: &str = "var/lib/gureum/user-data";
-
-/// Ends what a shim left that was killed. In namespaces process 1 dies with it, and takes all else with it; this makes sure.
-pub fn end_what_is_left(directory: &std::path::Path, state: &State) -> io::Result<()> {
-    let plan = read_json::<Plan>(&directory.join(PLAN_FILE))?;
-    if plan.is_some_and(|plan| plan.confinement != Confinement::Namespaces) {
-        return changes::run(|command| command.arg(END).arg(directory)).map(drop);
-    }
-    [Some(state.shim), state.init].into_iter().flatten().try_for_each(|process| process.kill())
-}
-
-/// Removes what a shim that was killed left in the fabric. Where another has an address by now, its socket stays.
-pub fn leave_addresses(directory: &std::path::Path) {
-    let Some(plan) = read_json::<Plan>(&directory.join(PLAN_FILE)).ok().flatten() else { return };
-    forward::forget(&plan.network.fabric, &plan.network.interfaces);
-}
-
-fn remove(shared: &Shared, directory: &std::path::Path, going: &[String]) -> io::Result<()> {
-    if let Some(state) = read_json::<State>(&directory.join(STATE_FILE)).ok().flatten() {
-        end_what_is_left(directory, &state)?;
-        if ![Some(state.shim), state.init].into_iter().flatten().all(|process| process.ends_within(KILLED_WITHIN)) {
-            return Err(io::Error::other("its processes are still there"));
-        }
-    }
-    // Also where a shim made them and was killed before it could say so.
-    let id = directory.file_name().unwrap_or_default().to_string_lossy();
-    gureum_shim::remove_groups(&gureum_shim::groups_of(&id));
-    for id in going {
-        volumes::remove(&shared.places, id)?;
-    }
-    leave_addresses(directory);
-    if let Some(plan) = read_json::<Plan>(&directory.join(PLAN_FILE)).ok().flatten() {
-        if let Some(first) = plan.first_id {
-            ids::release(directory, first)?;
-        }
-        if let Some(alias) = plan.network.alias {
-            aliases::release(directory, alias)?;
-        }
-    }
-    volumes::remove_directory(directory)
 }

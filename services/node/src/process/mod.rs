@@ -12,6 +12,7 @@
 
 mod aliases;
 mod bare;
+mod boot;
 mod changes;
 mod connection;
 mod disks;
@@ -24,6 +25,7 @@ mod inside;
 mod keeper;
 mod machine;
 mod quota;
+mod removal;
 mod rules;
 mod runtime;
 mod sessions;
@@ -293,7 +295,7 @@ async fn state_of(directory: &Path) -> io::Result<Option<State>> {
     let deadline = monotonic() + SHIM_BEGINS_WITHIN;
     loop {
         let state = read_json(&directory.join(STATE_FILE))?;
-        if state.is_some() || !keeper::is_held(directory) || monotonic() >= deadline {
+        if state.is_some() || !boot::is_held(directory) || monotonic() >= deadline {
             return Ok(state);
         }
         tokio::time::sleep(BETWEEN_LOOKS).await;
@@ -316,10 +318,10 @@ impl ProcessDriver {
             Status::Failed { message } => Found::Off { boot, at, reason: ExitReason::Crashed { message: message.clone() } },
             _ if !state.shim.lives() => {
                 let directory = self.shared.places.instance(id);
-                if let Err(error) = keeper::end_what_is_left(&directory, &state) {
+                if let Err(error) = removal::end_what_is_left(&directory, &state) {
                     tracing::warn!(%id, error = &error as &dyn std::error::Error, "processes of an instance could not be ended");
                 }
-                keeper::leave_addresses(&directory);
+                removal::leave_addresses(&directory);
                 let message = "its shim was gone when the node came back".to_owned();
                 Found::Off { boot, at: self.shared.clock.now(), reason: ExitReason::Crashed { message } }
             }

@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use gureum_proto::compute::v1::{compute_service_client::ComputeServiceClient, *};
 
 use super::client::{Client, change};
-use crate::{audit::Account, harness::all_pages};
+use crate::{
+    audit::Account,
+    harness::{all_pages, until},
+};
 
 /// Where one is attached: there is one at most in each instance.
 const DEVICE: &str = "/dev/sdf";
@@ -109,7 +112,14 @@ async fn delete(client: &mut Client, id: String) {
 
 /// These, and those that instances were launched with.
 pub async fn audit(account: &Account) {
-    let all = all_pages!(account.door, ComputeServiceClient, describe_volumes, DescribeVolumesRequest, volumes);
+    // Where instances run, one that is in use is asked for again, and no service counts that as work.
+    let all = until("every volume to be where it was asked to be", async || {
+        let all = all_pages!(account.door, ComputeServiceClient, describe_volumes, DescribeVolumesRequest, volumes);
+        let moves = |one: &&Volume| one.attachments.iter().any(|at| at.state() != VolumeAttachmentState::Attached);
+        let moving: Vec<&Volume> = all.iter().filter(moves).collect();
+        if moving.is_empty() { Ok(all) } else { Err(format!("{moving:?}")) }
+    })
+    .await;
     let all: Vec<Volume> = all.into_iter().filter(|one| one.state() != VolumeState::Deleting).collect();
     let found: BTreeSet<String> = all.iter().map(|one| one.volume_id.clone()).collect();
     assert_eq!(found.len(), all.len(), "a volume is listed twice");

@@ -200,9 +200,9 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         machine: Option<Box<Machine>>,
     },
-    /// What it can learn about itself from now on. It is connected as before.
-    Describe {
-        machine: Box<Machine>,
+    /// A line for the console.
+    Note {
+        text: String,
     },
     /// The rules of all its interfaces from now on, in place of those before.
     Rules {

@@ -275,10 +275,7 @@ impl Shim {
                     }
                     self.forwarder.order(forward::Order::Configure { generation, network, machine });
                 }
-                protocol::Command::Describe { machine } => {
-                    self.plan.machine = (*machine).clone();
-                    self.forwarder.order(forward::Order::Describe(machine));
-                }
+                protocol::Command::Note { text } => self.console.note(&text),
                 protocol::Command::Rules { interfaces } => self.take_rules(interfaces),
             }
         }

@@ -79,12 +79,43 @@ fn interface(spec: &InterfaceSpec, before: Option<&Network>) -> Interface {
     }
 }
 
-/// Why a change of interfaces waits for the next boot: what is plugged in within is made when an instance boots.
-pub fn objection(before: &Network, now: &Network) -> Option<String> {
-    let plugged = |network: &Network| -> Vec<_> {
-        let cable = |it: &Interface| (it.id.clone(), it.device_index, it.mac_address.clone(), it.private_addresses.clone());
-        network.interfaces.iter().map(cable).collect()
+/// What of a change can be made while the instance runs, and which interfaces wait for its next start: what is plugged in
+/// within is made when it boots. One that goes is let go of at once, with its addresses.
+pub fn possible(before: &Network, now: Network) -> (Network, Vec<String>) {
+    let mut waiting = Vec::new();
+    let mut one = |it: Interface| {
+        let was = before.interface(&it.id);
+        let plugged = |it: &Interface| (it.device_index, it.mac_address.clone(), it.private_addresses.clone());
+        if was.is_none_or(|was| plugged(was) != plugged(&it)) {
+            waiting.push(it.id.clone());
+        }
+        let was = was?.clone();
+        let (device_index, mac_address, private_addresses) = (was.device_index, was.mac_address, was.private_addresses);
+        Some(Interface { device_index, mac_address, private_addresses, ..it })
     };
-    (plugged(before) != plugged(now))
-        .then(|| "interfaces and private addresses of a running instance of this driver change with its next boot".to_owned())
+    let interfaces = now.interfaces.into_iter().filter_map(&mut one).collect();
+    (Network { interfaces, ..now }, waiting)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_plugged_in_within_waits_and_all_else_is_made_at_once() {
+        let interface = |id: &str, last: u8, public: Option<&str>| Interface {
+            id: id.into(),
+            private_addresses: vec![[10, 0, 0, last].into()],
+            public_address: public.map(|address| address.parse().unwrap()),
+            ..Interface::default()
+        };
+        let network = |interfaces: Vec<Interface>| Network { interfaces, ..Network::default() };
+        let before = network(vec![interface("eni-1", 4, None), interface("eni-2", 5, Some("127.2.0.2")), interface("eni-3", 6, None)]);
+        let now = network(vec![interface("eni-1", 4, Some("127.2.0.1")), interface("eni-3", 7, None), interface("eni-4", 8, None)]);
+        let (made, waiting) = possible(&before, now);
+        assert_eq!(made.interfaces, [interface("eni-1", 4, Some("127.2.0.1")), interface("eni-3", 6, None)]);
+        assert_eq!(waiting, ["eni-3", "eni-4"]);
+        assert_eq!(possible(&before, before.clone()), (before.clone(), Vec::new()));
+    }
 }

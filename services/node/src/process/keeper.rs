@@ -237,19 +237,17 @@ impl Keeper {
     async fn change_connections(&mut self, wanted: &BootSpec) -> io::Result<()> {
         let mut plan = self.plan()?;
         let network = self.shared.connections.of(&wanted.scope, &wanted.spec, Some(&plan.network));
-        let objection = connection::objection(&plan.network, &network);
-        if objection.is_none() {
-            plan.network = network;
-        }
-        // It began to boot when it did, whatever it is now. What it says of itself changes also where its connections do not,
-        // and then has the addresses that it goes on with.
+        let (network, waiting) = connection::possible(&plan.network, network);
+        plan.network = network;
+        // It began to boot when it did, whatever it is now.
         let machine = machine::of(wanted, std::mem::take(&mut plan.machine.pending_time));
         plan.machine = self.shared.signer.sign(machine, &plan.network);
         write_json(&self.directory.join(PLAN_FILE), &plan)?;
         let (network, machine) = (plan.network, Box::new(plan.machine));
-        if let Some(objection) = objection {
-            self.tell(&Command::Describe { machine }).await;
-            return Err(io::Error::other(objection));
+        if !waiting.is_empty() {
+            let text =
+                format!("changed interfaces are there from the next start on, as a stop and a start makes it: {}", waiting.join(", "));
+            self.tell(&Command::Note { text }).await;
         }
         self.interfaces_changed(Interfaces::of(&wanted.scope, &wanted.spec)).await;
         self.told_generation = wanted.generation;

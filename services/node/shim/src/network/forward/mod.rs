@@ -58,8 +58,6 @@ pub enum Order {
         /// None: as before.
         machine: Option<Box<Machine>>,
     },
-    /// What the instance can learn about itself.
-    Describe(Box<Machine>),
     Rules(Vec<InterfaceRules>),
     /// The instance runs without a network of its own, and as this user if that is nobody else.
     OnAlias {
@@ -202,7 +200,6 @@ async fn obey(world: &Rc<World>, order: Order, doors: &mut Doors, listening: &mu
             }
             world.report(&Report::Configured { generation });
         }
-        Order::Describe(machine) => world.metadata.set(*machine),
         Order::Rules(rules) => world.set_rules(rules),
         Order::OnAlias { address, user } => match Alias::open(address, user) {
             Ok(alias) => {

@@ -201,10 +201,12 @@ impl Region {
             zone: zone.to_ascii_lowercase(),
             vcpus: self.options.vcpus,
             memory_mib: 1 << 20,
+            driver: gureum_node::DriverSetting::Sim,
             sim: self.options.sim.clone(),
             ..gureum_node::Settings::default()
         };
-        let config = config(&self.folder, &format!("node-{zone}"), &["compute", "security"], self.options.durable_nodes, settings);
+        let config =
+            config(&self.folder, &format!("node-{zone}"), &["compute", "network", "security"], self.options.durable_nodes, settings);
         let node = Running::start(move |shutdown, ready| {
             gureum_node::run(config.clone(), shutdown, Box::new(move || ready.send(()).unwrap_or_default()))
         })

@@ -265,22 +265,21 @@ impl Keeper {
         if self.link.is_none() {
             return;
         }
-        let told = self.plan().and_then(|mut plan| {
-            let network = self.shared.connections.routed(self.rules.scope(), &plan.network);
-            if network == plan.network {
-                return Ok(None);
-            }
-            plan.network = network.clone();
-            write_json(&self.directory.join(PLAN_FILE), &plan)?;
-            Ok(Some(network))
-        });
-        match told {
-            Ok(None) => {}
-            Ok(Some(network)) => self.tell(&Command::Configure { generation: self.told_generation, network, machine: None }).await,
-            Err(error) => {
-                tracing::warn!(id = %self.id, error = &error as &dyn std::error::Error, "an instance cannot be told of its routes");
-            }
+        if let Err(error) = self.try_to_tell_routes().await {
+            tracing::warn!(id = %self.id, error = &error as &dyn std::error::Error, "an instance cannot be told of its routes");
         }
+    }
+
+    async fn try_to_tell_routes(&mut self) -> io::Result<()> {
+        let mut plan = self.plan()?;
+        let network = self.shared.connections.routed(self.rules.scope(), &plan.network);
+        if network == plan.network {
+            return Ok(());
+        }
+        plan.network = network.clone();
+        // Told before it is written down: a node that dies in between tells it again. No generation would make it do so.
+        self.tell(&Command::Configure { generation: self.told_generation, network, machine: None }).await;
+        write_json(&self.directory.join(PLAN_FILE), &plan)
     }
 
     /// Makes what a change does to volumes, as far as that can be done now.

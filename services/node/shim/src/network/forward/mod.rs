@@ -46,8 +46,12 @@ pub const SWITCH_SOCKET: &str = "switch.sock";
 
 /// Between two looks at who listens: the kernel tells nobody of it. At first often, later less, and often again when
 /// something changed.
-const LOOKS: [(u32, Duration); 3] =
-    [(500, Duration::from_millis(20)), (1_000, Duration::from_millis(100)), (u32::MAX, Duration::from_millis(250))];
+const LOOKS: [(u32, Duration); 4] = [
+    (500, Duration::from_millis(20)),
+    (1_000, Duration::from_millis(100)),
+    (2_000, Duration::from_millis(250)),
+    (u32::MAX, Duration::from_secs(1)),
+];
 
 /// What the shim wants of its forwarder.
 #[derive(Debug)]

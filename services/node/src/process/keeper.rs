@@ -88,6 +88,9 @@ pub struct Keeper {
     routes: topology::Interest,
     /// The highest generation as which the shim was told to be connected.
     told_generation: u64,
+    /// The shim knows the connections of the plan. One that was found running may not: who wrote them may have died before
+    /// telling them.
+    plan_is_told: bool,
     /// A change that is not yet made.
     changing: Option<Changing>,
 }
@@ -109,8 +112,19 @@ impl Keeper {
         let (sender, mut orders) = mpsc::unbounded_channel();
         let (rules, routes) = (Rules::new(&shared.connections.groups), shared.connections.interest());
         let directory = shared.places.instance(id);
-        let mut keeper =
-            Self { directory, id, shared, link: None, boot: 0, limits: NO_LIMITS, rules, routes, told_generation: 0, changing: None };
+        let mut keeper = Self {
+            directory,
+            id,
+            shared,
+            link: None,
+            boot: 0,
+            limits: NO_LIMITS,
+            rules,
+            routes,
+            told_generation: 0,
+            plan_is_told: false,
+            changing: None,
+        };
         tokio::spawn(async move {
             loop {
                 let due = keeper.link.as_ref().and_then(due_of);
@@ -141,6 +155,7 @@ impl Keeper {
                 self.limits = read_json::<Plan>(&self.directory.join(PLAN_FILE)).ok().flatten().map_or(NO_LIMITS, |plan| plan.limits);
                 self.interfaces_changed(interfaces).await;
                 let shim = state.shim;
+                self.plan_is_told = false;
                 if let Err(error) = self.connect(*state).await {
                     self.lost(shim, &format!("its shim does not answer: {error}")).await;
                 }
@@ -217,7 +232,10 @@ impl Keeper {
             let _ = child.wait().await;
         });
         match read_json::<State>(&self.directory.join(STATE_FILE))? {
-            Some(state) => self.connect(State { status: Status::Booting, ..state }).await,
+            Some(state) => {
+                self.plan_is_told = true;
+                self.connect(State { status: Status::Booting, ..state }).await
+            }
             None => Err(io::Error::other("its shim wrote no state")),
         }
     }
@@ -273,13 +291,16 @@ impl Keeper {
     async fn try_to_tell_routes(&mut self) -> io::Result<()> {
         let mut plan = self.plan()?;
         let network = self.shared.connections.routed(self.rules.scope(), &plan.network);
-        if network == plan.network {
+        if network == plan.network && self.plan_is_told {
             return Ok(());
         }
-        plan.network = network.clone();
-        // Told before it is written down: a node that dies in between tells it again. No generation would make it do so.
+        if network != plan.network {
+            plan.network = network.clone();
+            write_json(&self.directory.join(PLAN_FILE), &plan)?;
+        }
         self.tell(&Command::Configure { generation: self.told_generation, network, machine: None }).await;
-        write_json(&self.directory.join(PLAN_FILE), &plan)
+        self.plan_is_told = true;
+        Ok(())
     }
 
     /// Makes what a change does to volumes, as far as that can be done now.

@@ -1,7 +1,8 @@
 //! Aliases of the host's loopback interface, one for each instance that has no network of its own: claimed host-wide, whatever
 //! region, node or user an instance is of.
 //!
-//! A claim is a file that names the instance's directory. One whose directory is gone is nobody's.
+//! A claim is a file that names the instance's directory, which has a note of it that is written first: so whoever ends the
+//! instance knows of a claim that never came into a plan. One whose directory is gone is nobody's.
 
 use std::{
     fs::{self, OpenOptions, Permissions},
@@ -17,14 +18,17 @@ const FIRST: Ipv4Addr = Ipv4Addr::new(127, 240, 0, 0);
 const COUNT: u32 = 6 << 16;
 /// Aliases that are tried. So many in a row are taken only where someone takes them all.
 const TRIES: u32 = 4_096;
+/// In the instance's directory: the alias that it claims.
+const NOTE: &str = "alias";
 
 /// The alias of the instance in this directory: the one that it had, if nobody has it, or another.
 pub fn claim(instance: &Path, before: Option<Ipv4Addr>) -> io::Result<Ipv4Addr> {
     claim_in(&place(), instance, before)
 }
 
-/// Gives an alias back.
-pub fn release(instance: &Path, alias: Ipv4Addr) -> io::Result<()> {
+/// Gives the instance's alias back, if it has one.
+pub fn release(instance: &Path) -> io::Result<()> {
+    let Some(alias) = noted(instance)? else { return Ok(()) };
     let claim = place().join(alias.to_string());
     if holder(&claim)?.as_deref() == Some(instance) { fs::remove_file(claim) } else { Ok(()) }
 }
@@ -39,12 +43,22 @@ fn claim_in(claims: &Path, instance: &Path, before: Option<Ipv4Addr>) -> io::Res
         fs::create_dir_all(claims)?;
         let _ = fs::set_permissions(claims, Permissions::from_mode(0o1777));
     }
-    for alias in before.into_iter().chain(candidates(instance)) {
+    for alias in noted(instance)?.into_iter().chain(before).chain(candidates(instance)) {
+        fs::write(instance.join(NOTE), alias.to_string())?;
         if claim_one(&claims.join(alias.to_string()), instance)? {
             return Ok(alias);
         }
     }
     Err(io::Error::other(format!("the aliases of the loopback interface that instances can have are taken (see {})", claims.display())))
+}
+
+fn noted(instance: &Path) -> io::Result<Option<Ipv4Addr>> {
+    match fs::read_to_string(instance.join(NOTE)) {
+        // One that was not written whole was followed by no claim.
+        Ok(text) => Ok(text.parse().ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Neither the first nor the last of their networks, which some programs take for those.
@@ -93,12 +107,14 @@ mod tests {
             fs::create_dir_all(instances.path().join(name)).unwrap();
             instances.path().join(name)
         };
-        let (one, other) = (instance("one"), instance("other"));
+        let (one, other, third) = (instance("one"), instance("other"), instance("third"));
         let first = claim_in(claims.path(), &one, None).unwrap();
         assert!(first.octets()[0] == 127 && (240..246).contains(&first.octets()[1]), "{first}");
         assert_eq!(claim_in(claims.path(), &one, Some(first)).unwrap(), first);
-        assert_ne!(claim_in(claims.path(), &other, Some(first)).unwrap(), first);
-        fs::remove_dir(&one).unwrap();
-        assert_eq!(claim_in(claims.path(), &other, Some(first)).unwrap(), first, "it is nobody's");
+        let second = claim_in(claims.path(), &other, Some(first)).unwrap();
+        assert_ne!(second, first);
+        fs::remove_dir_all(&one).unwrap();
+        assert_eq!(claim_in(claims.path(), &third, Some(first)).unwrap(), first, "it is nobody's");
+        assert_eq!(claim_in(claims.path(), &other, Some(first)).unwrap(), second, "it knows its own without a plan");
     }
 }

@@ -42,13 +42,7 @@ pub fn remove(shared: &Shared, directory: &Path, going: &[String]) -> io::Result
         volumes::remove(&shared.places, id)?;
     }
     leave_addresses(directory);
-    if let Some(plan) = read_json::<Plan>(&directory.join(PLAN_FILE)).ok().flatten() {
-        if let Some(first) = plan.first_id {
-            ids::release(directory, first)?;
-        }
-        if let Some(alias) = plan.network.alias {
-            aliases::release(directory, alias)?;
-        }
-    }
+    ids::release(directory)?;
+    aliases::release(directory)?;
     volumes::remove_directory(directory)
 }
